@@ -64,6 +64,7 @@ static void trim_partial_character(char *text, size_t len)
     }
 }
 
+FM_PRINTF(2, 0)
 static void format_text(char *text, const char *format, va_list args)
 {
     int n = vsnprintf(text, FM_ERROR_TEXT_BYTES, format, args);
