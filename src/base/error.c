@@ -76,6 +76,10 @@ static void format_text(char *text, const char *format, va_list args)
     }
 }
 
+/* The analyser sees macros of these names (error.h). */
+#undef fm_error_set
+#undef fm_error_set_errno
+
 fm_status_t fm_error_set(fm_error_t *err, fm_status_t status,
                          const char *format, ...)
 {
