@@ -20,7 +20,7 @@ import sys
 # about them: a pointer copied by memcpy after an in-place realloc is not
 # uninitialised (clang's analyzer, in the tidy check, finds the true cases);
 # a shift of vector lanes is not too wide; psabi is about calls, not bugs.
-GCC = ["gcc", "-std=c17", "-O0", "-fanalyzer", "-Werror",
+GCC = ["gcc", "-std=c17", "-O0", "-fanalyzer", "-Werror", "-DFM_ANALYSE",
        "-Wno-analyzer-use-of-uninitialized-value",
        "-Wno-analyzer-shift-count-overflow", "-Wno-psabi",
        "-S", "-o", "/dev/null"]
