@@ -33,7 +33,7 @@ import time
 SKIP, BROKEN = 77, 70
 TOOLS = {"munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm",
          "sbatch": "slurm-wlm", "ip": "iproute2", "nsenter": "util-linux",
-         "unshare": "util-linux"}
+         "unshare": "util-linux", "setpriv": "util-linux"}
 START_LIMIT_S = 60   # up in about a second; a loaded machine may take longer
 INNER = "FM_CLUSTER_INNER"
 
@@ -107,14 +107,14 @@ def outer(args):
     os.chmod(directory, 0o755)          # munged wants no group-writable parent
     env = dict(os.environ, **{INNER: directory})
     child = subprocess.Popen(
-        ["unshare", "--net", "--mount", "--uts", "--pid", "--fork",
+        ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--pid", "--fork",
          "--mount-proc", "--kill-child=KILL", sys.executable] + sys.argv,
         env=env)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: child.terminate())
     status = child.wait()
     if status != 0:
-        show_logs(directory)
+        show_logs(directory, status)
     if args.keep:
         print(f"cluster: kept {directory}", file=sys.stderr)
     else:
@@ -122,8 +122,8 @@ def outer(args):
     return status if status >= 0 else 128 - status
 
 
-def show_logs(directory):
-    for log in sorted(pathlib.Path(directory).glob("*.log")):
+def show_logs(directory, status):
+    for log in sorted(pathlib.Path(directory).glob("*.log" if status != BROKEN else "*.out")):
         lines = log.read_text(errors="replace").splitlines()[-15:]
         print(f"--- {log.name}", *lines, sep="\n", file=sys.stderr)
 
@@ -182,7 +182,7 @@ def configure(directory, count):
 def start(directory, names):
     """Every daemon in the foreground: a child of ours, with a log."""
     def daemon(name, *command):
-        with open(directory / f"{name}.out.log", "wb") as log:
+        with open(directory / f"{name}.out", "wb") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                     stdout=log, stderr=log)
 
