@@ -36,7 +36,7 @@ diff "$work/declared" "$work/exported" ||
     fail "headers (<) and $(basename "$library") (>) disagree"
 
 for header in "$prefix"/include/flowmesh/*.h; do
-    printf '#include <flowmesh/%s>\n' "$(basename "$header")" |
+    printf '#include <flowmesh/%s>\nextern int used;\n' "$(basename "$header")" |
         $cc -std=c17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only \
             -I"$prefix/include" -x c - || fail "$header needs another header"
 done
