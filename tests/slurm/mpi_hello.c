@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One line a rank, "rank R of N on HOST", after a sum over all of them: shows
- * that a launcher really made one MPI world.  Exit 1 when the sum is wrong. */
+ * that a launcher really made one MPI world.  Exit 1 when the sum is wrong, 7
+ * when the first argument is "fail". */
 #include <mpi.h>
 #include <stdio.h>
+#include <string.h>
 
 int main(int argc, char **argv)
 {
@@ -21,5 +23,8 @@ int main(int argc, char **argv)
     (void)MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
     (void)printf("rank %d of %d on %s\n", rank, size, name);
     (void)MPI_Finalize();
+    if (argc > 1 && strcmp(argv[1], "fail") == 0) {
+        return 7;
+    }
     return sum == size * (size - 1) / 2 ? 0 : 1;
 }

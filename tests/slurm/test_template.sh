@@ -17,6 +17,12 @@ for launch in mpirun srun; do
     expect "$launch: one world over both nodes" \
         lines '^rank [0-3] of 4 on n[12]$' $launch.log 4
     expect "$launch: arguments" grep -q ' some words$' $launch.log
+
+    job=$(FLOWMESH=$hello FLOWMESH_LAUNCH=$launch \
+        submit -N 2 -o $launch-fail.log "$template" fail)
+    finish "$job" 90 $launch-fail.log
+    expect "$launch: the exit status of the program" \
+        [ "$(field "$job" ExitCode)" = 7:0 ]
 done
 
 # Installed or built beside the template, the program needs no variable.
