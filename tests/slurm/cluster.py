@@ -91,6 +91,8 @@ def check_machine():
     for tool, package in TOOLS.items():
         if not shutil.which(tool):
             fail(SKIP, f"skipped: {tool} is missing: apt-get install {package}")
+    if not os.path.exists("/etc/hosts"):
+        fail(SKIP, "skipped: no /etc/hosts to cover with the cluster's own")
     probe = subprocess.run(["unshare", "--net", "--mount", "--uts", "--pid",
                             "--fork", "--mount-proc", "ip", "link", "add",
                             "br0", "type", "bridge"],

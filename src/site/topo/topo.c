@@ -92,6 +92,16 @@ static uint32_t at_least_one(uint32_t count)
     return count ? count : 1;
 }
 
+/* hwloc reads the memory in /sys; some containers have none. */
+static uint64_t memory_by_sysconf(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long page_bytes = sysconf(_SC_PAGESIZE);
+
+    return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes
+                                       : 0;
+}
+
 static void counts_read(hwloc_topology_t topology, hwloc_const_bitmap_t set,
                         fm_topo_host_t *host)
 {
@@ -107,6 +117,9 @@ static void counts_read(hwloc_topology_t topology, hwloc_const_bitmap_t set,
     host->numa_count =
         at_least_one(count_objects(topology, HWLOC_OBJ_NUMANODE, set));
     host->memory_total_bytes = hwloc_get_root_obj(topology)->total_memory;
+    if (!host->memory_total_bytes && hwloc_topology_is_thissystem(topology)) {
+        host->memory_total_bytes = memory_by_sysconf();
+    }
     host->memory_bytes = host->memory_total_bytes;
 }
 
