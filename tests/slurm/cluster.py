@@ -167,7 +167,10 @@ def configure(directory, count):
         for i, n in enumerate(names, 1))
     (directory / "slurm.conf").write_text(
         CONF.format(dir=directory, nodes=nodes, count=count))
-    (directory / "cgroup.conf").write_text("CgroupAutomount=no\n")
+    # Nothing here uses control groups; v1 starts without any being mounted,
+    # where looking for them, and v2 without systemd, do not.
+    (directory / "cgroup.conf").write_text(
+        "CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n")
     (directory / "gres.conf").write_text(
         f"NodeName=n[1-{count}] Name=gpu Count=2 "
         f"File={directory}/gpu[0-1]\n")
