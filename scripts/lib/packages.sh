@@ -34,7 +34,6 @@ munge                 # authentication of that cluster
 iproute2              # network namespaces: its hosts
 util-linux            # unshare, nsenter, setpriv
 libpmix-dev           # libpmix.so, which srun --mpi=pmix loads by that name
-hdf5-tools            # h5dump on a segment: others can read what we write
 "
 
 # Names of the packages in the given lists, one a line.
