@@ -30,15 +30,15 @@ typedef struct fm_exec fm_exec_t;
 
 /** Zero means the default in brackets. */
 typedef struct fm_exec_options {
-    const char *const *argv;     /**< NULL-terminated; argv[0] is looked up in
-                                      PATH; required */
-    const char *const *env;      /**< "NAME=value" added to or replacing the
-                                      supervisor's own; NULL-terminated; [none] */
-    const char *workdir;         /**< existing directory [the current one] */
-    const char *device;          /**< exported as FLOWMESH_DEVICE ["cpu"] */
-    const char *log_path;        /**< stderr is appended here [nowhere] */
-    size_t log_bytes;            /**< at twice this the older half is dropped
-                                      [8 MiB] */
+    const char *const *argv; /**< NULL-terminated; argv[0] is looked up in
+                                  PATH; required */
+    const char *const *env;  /**< "NAME=value" added to or replacing the
+                                  supervisor's own; NULL-terminated; [none] */
+    const char *workdir;     /**< existing directory [the current one] */
+    const char *device;      /**< exported as FLOWMESH_DEVICE ["cpu"] */
+    const char *log_path;    /**< stderr is appended here [nowhere] */
+    size_t log_bytes; /**< past this the log becomes LOG_PATH.1, replacing
+                           the one before [8 MiB] */
     int64_t hello_timeout_ns;    /**< [30 s] */
     int64_t stop_grace_ns;       /**< deadline → SIGTERM [5 s] */
     int64_t term_grace_ns;       /**< SIGTERM → SIGKILL [5 s] */
