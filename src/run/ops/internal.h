@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "engine/model.h"
 #include "engine/tokenizer.h"
+#include "engine/train.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
@@ -143,18 +144,62 @@ FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
                                           const fm_json_t *source,
                                           const fm_ops_model_t **model_out,
                                           fm_error_t *err);
-/** A private copy of it, to be trained. */
-FM_MUST_USE fm_status_t fm_ops_model_clone(fm_ops_t *ops,
+/** A private one, to be trained. */
+FM_MUST_USE fm_status_t fm_ops_model_build(fm_ops_t *ops,
                                            const fm_json_t *source,
                                            fm_ops_model_t *model_out,
                                            fm_error_t *err);
 void fm_ops_model_fini(fm_ops_model_t *model);
-/** Store tensors and manifest (not sealed).  @param objects  gets them all. */
+/** Store tensors and manifest, not sealed.  @param output  gets them all. */
 FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
                                            const fm_ops_model_t *model,
-                                           fm_ops_output_t *objects,
+                                           fm_ops_output_t *output,
                                            fm_digest_t *manifest_out,
                                            fm_error_t *err);
+/** Keep @p model resident as @p digest; it is emptied. */
+void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
+                        fm_ops_model_t *model);
+
+/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
+ * what passes @p limit tokens is cut at the end, as training does. */
+typedef struct fm_ops_sequence {
+    fm_engine_tokens_t tokens;
+    size_t prompt_count; /**< bos included; the rest is the completion */
+} fm_ops_sequence_t;
+void fm_ops_sequence_fini(fm_ops_sequence_t *sequence);
+/** @retval FM_ERR_INVALID  a key is missing, or nothing is left of the
+ *                          completion. */
+FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
+                                               const fm_json_t *prompt,
+                                               const fm_json_t *completion,
+                                               size_t limit,
+                                               fm_ops_sequence_t *out,
+                                               fm_error_t *err);
+/** Tokens a sequence may have: max_seq_length of @p object, at most the
+ *  model's positions. */
+FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
+                                              const fm_json_t *object,
+                                              size_t *limit_out,
+                                              fm_error_t *err);
+
+/* Training states (checkpoint.c). */
+typedef struct fm_ops_training {
+    fm_ops_run_t *run;
+    size_t item;
+    fm_ops_model_t model;
+    fm_engine_trainer_t *trainer;
+    fm_digest_t work;  /**< of parameters and value: whose state it is */
+    double loss_first; /**< of step 1 */
+    uint64_t tokens;   /**< run through the model so far */
+} fm_ops_training_t;
+/** Store, seal and report the state. */
+FM_MUST_USE fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training,
+                                               fm_error_t *err);
+/** Continue from run->checkpoint.  One that is lost or damaged is passed
+ *  over: starting again gives the same result.
+ *  @retval FM_ERR_INVALID  it is the state of other work. */
+FM_MUST_USE fm_status_t fm_ops_checkpoint_load(fm_ops_training_t *training,
+                                               fm_error_t *err);
 
 /* The operators. */
 fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,

@@ -187,7 +187,8 @@ static fm_status_t quoted_parse(csv_t *csv, fm_error_t *err)
         fm_buf_add_u8(&field, (uint8_t)c);
     }
     csv->at++;
-    if (csv->at < csv->len && !strchr(",\r\n", csv->text[csv->at])) {
+    if (csv->at < csv->len &&
+        (!csv->text[csv->at] || !strchr(",\r\n", csv->text[csv->at]))) {
         rc = fm_error_set(err, FM_ERR_INVALID,
                           "line %zu: text after a closing quote", csv->line);
         goto out;
