@@ -17,8 +17,8 @@
  * segment for writing.  Readers never pass a foreign file to HDF5: they parse
  * a checksummed header and index themselves.
  *
- * Memory: about 40 bytes an indexed copy plus 57 to 115 bytes of hash table,
- * 80 bytes more for a tensor; pending objects up to seal_bytes.
+ * Memory: 32 bytes an indexed copy and 60 to 120 of hash table a digest, 72
+ * more for a tensor; pending objects up to seal_bytes.
  */
 #ifndef FM_STORE_CAS_CAS_H
 #define FM_STORE_CAS_CAS_H
@@ -64,6 +64,8 @@ typedef enum fm_cas_dtype {
 /** Bytes of a writer name at most, without NUL: [A-Za-z0-9._-], no leading
  *  dot. */
 #define FM_CAS_WRITER_BYTES_MAX 63
+/** Bytes of a fabric name at most. */
+#define FM_CAS_FABRIC_BYTES_MAX 255
 
 /** "blob", "item", …; NULL for a number that is no kind. */
 const char *fm_cas_kind_name(fm_cas_kind_t kind);

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The only file of this program that calls HDF5.  Every dataset is contiguous
+ * and allocated early, so its address is known before its bytes are written,
+ * and never filled, so object data stays a hole of the memfd.
+ */
+#include "store/cas/layout.h"
+
+#include <hdf5.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/mem.h"
+
+/* Objects of this size start on a page, for direct I/O and mmap. */
+#define ALIGN_FROM_BYTES 65536
+#define ALIGN_BYTES 4096
+/* HDF5 structure a dataset of its own needs, measured, rounded up: one block
+ * of this many bytes keeps structure together at the head of the file. */
+#define STRUCTURE_BYTES_PER_DATASET 768
+#define STRUCTURE_BYTES_MIN 8192
+
+static herr_t error_first(unsigned n, const H5E_error2_t *entry, void *ctx)
+{
+    if (n == 0 && entry->desc) {
+        (void)snprintf(ctx, 200, "%s", entry->desc);
+    }
+    return 0;
+}
+
+static fm_status_t hdf5_failed(fm_error_t *err, const char *what)
+{
+    char cause[200] = "no reason given";
+
+    (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, error_first, cause);
+    (void)H5Eclear2(H5E_DEFAULT);
+    return fm_error_set(err, FM_ERR_IO, "HDF5: %s: %s", what, cause);
+}
+
+/* An enumeration of 8 bits whose members are named by name(0 … count-1). */
+static hid_t enum_type(const char *(*name)(unsigned), unsigned count)
+{
+    hid_t type = H5Tenum_create(H5T_STD_U8LE);
+
+    for (unsigned i = 0; type >= 0 && i < count; i++) {
+        uint8_t value = (uint8_t)i;
+        if (H5Tenum_insert(type, name(i), &value) < 0) {
+            (void)H5Tclose(type);
+            return -1;
+        }
+    }
+    return type;
+}
+
+static const char *kind_name(unsigned i)
+{
+    return fm_cas_kind_name((fm_cas_kind_t)i);
+}
+
+static const char *dtype_name(unsigned i)
+{
+    return fm_cas_dtype_name((fm_cas_dtype_t)i);
+}
+
+static const char *place_name(unsigned i)
+{
+    static const char *const names[FM_CAS_PLACE_COUNT] = {"data", "blob",
+                                                          "tensor"};
+    return names[i];
+}
+
+static const char *bool_name(unsigned i)
+{
+    return i ? "TRUE" : "FALSE";
+}
+
+/* Type of /objects/index: exactly the bytes of fm_cas_row_encode(). */
+static hid_t row_type(void)
+{
+    hid_t type = H5Tcreate(H5T_COMPOUND, FM_CAS_ROW_BYTES);
+    hid_t digest = H5Tcreate(H5T_OPAQUE, 32);
+    hid_t kind = enum_type(kind_name, FM_CAS_KIND_COUNT);
+    hid_t place = enum_type(place_name, FM_CAS_PLACE_COUNT);
+    bool ok = type >= 0 && digest >= 0 && kind >= 0 && place >= 0 &&
+              H5Tset_tag(digest, "sha256") >= 0 &&
+              H5Tinsert(type, "digest", 0, digest) >= 0 &&
+              H5Tinsert(type, "address", 32, H5T_STD_U64LE) >= 0 &&
+              H5Tinsert(type, "length", 40, H5T_STD_U64LE) >= 0 &&
+              H5Tinsert(type, "offset", 48, H5T_STD_U64LE) >= 0 &&
+              H5Tinsert(type, "shape", 56, H5T_STD_U32LE) >= 0 &&
+              H5Tinsert(type, "kind", 60, kind) >= 0 &&
+              H5Tinsert(type, "place", 61, place) >= 0;
+
+    (void)H5Tclose(digest);
+    (void)H5Tclose(kind);
+    (void)H5Tclose(place);
+    if (!ok) {
+        (void)H5Tclose(type);
+    }
+    return ok ? type : -1;
+}
+
+/* Type of /objects/shapes: exactly the bytes of fm_cas_shape_encode(). */
+static hid_t shape_type(void)
+{
+    const hsize_t rank_max = FM_CAS_RANK_MAX;
+    hid_t type = H5Tcreate(H5T_COMPOUND, FM_CAS_SHAPE_BYTES);
+    hid_t dtype = enum_type(dtype_name, FM_CAS_DTYPE_COUNT);
+    hid_t dims = H5Tarray_create2(H5T_STD_U64LE, 1, &rank_max);
+    bool ok = type >= 0 && dtype >= 0 && dims >= 0 &&
+              H5Tinsert(type, "dtype", 0, dtype) >= 0 &&
+              H5Tinsert(type, "rank", 1, H5T_STD_U8LE) >= 0 &&
+              H5Tinsert(type, "dims", 8, dims) >= 0;
+
+    (void)H5Tclose(dtype);
+    (void)H5Tclose(dims);
+    if (!ok) {
+        (void)H5Tclose(type);
+    }
+    return ok ? type : -1;
+}
+
+/* A float of sign, exponent and mantissa bits, in that order from the top. */
+static hid_t small_float_type(size_t exponent_bits, size_t mantissa_bits)
+{
+    size_t bits = 1 + exponent_bits + mantissa_bits;
+    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+
+    if (type >= 0 &&
+        (H5Tset_fields(type, bits - 1, mantissa_bits, exponent_bits, 0,
+                       mantissa_bits) < 0 ||
+         H5Tset_precision(type, bits) < 0 || H5Tset_size(type, bits / 8) < 0 ||
+         H5Tset_ebias(type, ((size_t)1 << (exponent_bits - 1)) - 1) < 0)) {
+        (void)H5Tclose(type);
+        return -1;
+    }
+    return type;
+}
+
+static hid_t element_type(fm_cas_dtype_t dtype)
+{
+    switch (dtype) {
+    case FM_CAS_F32:
+        return H5Tcopy(H5T_IEEE_F32LE);
+    case FM_CAS_F64:
+        return H5Tcopy(H5T_IEEE_F64LE);
+    case FM_CAS_F16:
+        return small_float_type(5, 10);
+    case FM_CAS_BF16:
+        return small_float_type(8, 7);
+    case FM_CAS_F8_E4M3:
+        return small_float_type(4, 3);
+    case FM_CAS_F8_E5M2:
+        return small_float_type(5, 2);
+    case FM_CAS_I8:
+        return H5Tcopy(H5T_STD_I8LE);
+    case FM_CAS_I16:
+        return H5Tcopy(H5T_STD_I16LE);
+    case FM_CAS_I32:
+        return H5Tcopy(H5T_STD_I32LE);
+    case FM_CAS_I64:
+        return H5Tcopy(H5T_STD_I64LE);
+    case FM_CAS_U8:
+        return H5Tcopy(H5T_STD_U8LE);
+    case FM_CAS_BOOL:
+        return enum_type(bool_name, 2);
+    }
+    return -1;
+}
+
+/* Create a contiguous dataset; its address is 0 when it has no bytes.  data
+ * (in the file's type) may be NULL: then the bytes are written elsewhere. */
+static fm_status_t dataset_add(hid_t file, hid_t dcpl, const char *name,
+                               hid_t type, size_t rank, const uint64_t *dims,
+                               const void *data, uint64_t *address_out,
+                               fm_error_t *err)
+{
+    hsize_t extents[FM_CAS_RANK_MAX] = {0};
+    bool empty = false;
+
+    for (size_t i = 0; i < rank; i++) {
+        extents[i] = dims[i];
+        empty = empty || dims[i] == 0;
+    }
+    hid_t space = rank > 0 ? H5Screate_simple((int)rank, extents, NULL)
+                           : H5Screate(H5S_SCALAR);
+    hid_t set = space < 0 || type < 0
+                    ? -1
+                    : H5Dcreate2(file, name, type, space, H5P_DEFAULT, dcpl,
+                                 H5P_DEFAULT);
+    fm_status_t rc = set < 0 ? hdf5_failed(err, name) : FM_OK;
+
+    if (rc >= 0 && !empty) {
+        haddr_t address = H5Dget_offset(set);
+        if (address == HADDR_UNDEF ||
+            (data &&
+             H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+            rc = hdf5_failed(err, name);
+        }
+        *address_out = address;
+    } else if (rc >= 0) {
+        *address_out = 0;
+    }
+    if (set >= 0) {
+        (void)H5Dclose(set);
+    }
+    if (space >= 0) {
+        (void)H5Sclose(space);
+    }
+    return rc;
+}
+
+static bool attribute_add(hid_t at, const char *name, hid_t type,
+                          const void *data)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute =
+        space < 0 || type < 0
+            ? -1
+            : H5Acreate2(at, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    bool ok = attribute >= 0 && H5Awrite(attribute, type, data) >= 0;
+
+    if (attribute >= 0) {
+        (void)H5Aclose(attribute);
+    }
+    if (space >= 0) {
+        (void)H5Sclose(space);
+    }
+    return ok;
+}
+
+static bool attribute_add_text(hid_t at, const char *name, const char *text)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    bool ok = type >= 0 && H5Tset_size(type, strlen(text) + 1) >= 0 &&
+              H5Tset_cset(type, H5T_CSET_UTF8) >= 0 &&
+              attribute_add(at, name, type, text);
+
+    (void)H5Tclose(type);
+    return ok;
+}
+
+static bool root_write(hid_t file, const char *writer, const char *fabric,
+                       int64_t created_ns)
+{
+    static const char *const groups[] = {"/objects", "/blobs", "/tensors"};
+    char created[40];
+    uint32_t version = FM_CAS_FORMAT_VERSION;
+
+    for (size_t i = 0; i < FM_COUNT_OF(groups); i++) {
+        hid_t group =
+            H5Gcreate2(file, groups[i], H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        if (group < 0) {
+            return false;
+        }
+        (void)H5Gclose(group);
+    }
+    fm_clock_format(created_ns, created, sizeof(created));
+    return attribute_add_text(file, "format", "flowmesh.segment") &&
+           attribute_add(file, "version", H5T_NATIVE_UINT32, &version) &&
+           attribute_add_text(file, "writer", writer) &&
+           attribute_add_text(file, "fabric", fabric) &&
+           attribute_add_text(file, "created", created);
+}
+
+/* Place every part: fills row.address, row.offset. */
+static fm_status_t parts_place(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
+                               size_t part_count, fm_cas_header_t *header,
+                               fm_error_t *err)
+{
+    fm_status_t rc = FM_OK;
+    char name[80];
+
+    for (size_t i = 0; i < part_count; i++) {
+        if (parts[i].row.place == FM_CAS_PLACE_DATA) {
+            parts[i].row.offset = header->pack_bytes;
+            header->pack_bytes += parts[i].row.length;
+        }
+    }
+    rc = dataset_add(file, dcpl, "/objects/data", H5T_STD_U8LE, 1,
+                     &header->pack_bytes, NULL, &header->pack_address, err);
+    for (size_t i = 0; i < part_count && rc >= 0; i++) {
+        fm_cas_row_t *row = &parts[i].row;
+        const fm_cas_shape_t *shape = parts[i].shape;
+        if (row->place == FM_CAS_PLACE_DATA) {
+            row->address = header->pack_address + row->offset;
+            continue;
+        }
+        (void)fm_cas_dataset_name((fm_cas_place_t)row->place, &row->digest,
+                                  name);
+        hid_t type = shape ? element_type((fm_cas_dtype_t)shape->dtype)
+                           : H5Tcopy(H5T_STD_U8LE);
+        rc = dataset_add(file, dcpl, name, type, shape ? shape->rank : 1,
+                         shape ? shape->dims : &row->length, NULL,
+                         &row->address, err);
+        (void)H5Tclose(type);
+    }
+    return rc;
+}
+
+static fm_status_t index_write(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
+                               size_t part_count, fm_cas_header_t *header,
+                               fm_error_t *err)
+{
+    fm_buf_t index = {0};
+    fm_buf_t shapes = {0};
+    fm_status_t rc = FM_OK;
+    hid_t row = row_type();
+    hid_t shape = shape_type();
+
+    for (size_t i = 0; i < part_count; i++) {
+        parts[i].row.shape = FM_CAS_SHAPE_NONE;
+        if (parts[i].shape) {
+            parts[i].row.shape = (uint32_t)header->shape_count++;
+            fm_cas_shape_encode(parts[i].shape, &shapes);
+        }
+        fm_cas_row_encode(&parts[i].row, &index);
+    }
+    header->row_count = part_count;
+    size_t row_bytes = index.len;
+    if (index.failed || shapes.failed) {
+        rc = fm_no_memory(err);
+        goto out;
+    }
+    rc = dataset_add(file, dcpl, "/objects/index", row, 1, &header->row_count,
+                     index.data, &header->row_address, err);
+    if (rc >= 0) {
+        rc = dataset_add(file, dcpl, "/objects/shapes", shape, 1,
+                         &header->shape_count, shapes.data,
+                         &header->shape_address, err);
+    }
+    fm_buf_add(&index, shapes.data, shapes.len);
+    if (rc >= 0 && index.failed) {
+        rc = fm_no_memory(err);
+    }
+    if (rc >= 0) {
+        header->index_hash = fm_hash64(index.data, row_bytes + shapes.len);
+    }
+out:
+    (void)H5Tclose(row);
+    (void)H5Tclose(shape);
+    fm_buf_fini(&index);
+    fm_buf_fini(&shapes);
+    return rc;
+}
+
+static hid_t file_create(int fd, size_t dataset_count)
+{
+    char path[40];
+    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
+    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
+    hid_t file = -1;
+    hsize_t structure =
+        STRUCTURE_BYTES_MIN + dataset_count * STRUCTURE_BYTES_PER_DATASET;
+
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (fapl >= 0 && fcpl >= 0 &&
+        H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
+        H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) >= 0 &&
+        H5Pset_file_locking(fapl, 0, 1) >= 0 &&
+        H5Pset_alignment(fapl, ALIGN_FROM_BYTES, ALIGN_BYTES) >= 0 &&
+        H5Pset_meta_block_size(fapl, structure) >= 0 &&
+        H5Pset_userblock(fcpl, FM_CAS_HEADER_BYTES) >= 0) {
+        file = H5Fcreate(path, H5F_ACC_TRUNC, fcpl, fapl);
+    }
+    (void)H5Pclose(fapl);
+    (void)H5Pclose(fcpl);
+    return file;
+}
+
+static hid_t dataset_properties(void)
+{
+    hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE);
+
+    if (dcpl >= 0 && (H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY) < 0 ||
+                      H5Pset_fill_time(dcpl, H5D_FILL_TIME_NEVER) < 0 ||
+                      H5Pset_obj_track_times(dcpl, 0) < 0)) {
+        (void)H5Pclose(dcpl);
+        return -1;
+    }
+    return dcpl;
+}
+
+fm_status_t fm_cas_layout_make(fm_cas_part_t *parts, size_t part_count,
+                               const char *writer, const char *fabric,
+                               int64_t created_ns, fm_cas_layout_t *layout_out,
+                               fm_error_t *err)
+{
+    fm_cas_layout_t layout = {.fd = -1, .header = {.created_ns = created_ns}};
+    fm_status_t rc = FM_OK;
+    struct stat st;
+    hid_t dcpl = -1;
+    hid_t file = -1;
+
+    /* Errors are returned as text, not printed. */
+    (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    (void)H5Eclear2(H5E_DEFAULT);
+    layout.fd = memfd_create("flowmesh-segment", MFD_CLOEXEC);
+    if (layout.fd < 0) {
+        rc = fm_error_set(err, FM_ERR_IO, "memfd_create failed");
+        goto out;
+    }
+    if ((dcpl = dataset_properties()) < 0 ||
+        (file = file_create(layout.fd, part_count)) < 0 ||
+        !root_write(file, writer, fabric, created_ns)) {
+        rc = hdf5_failed(err, "create file");
+        goto out;
+    }
+    if ((rc = parts_place(file, dcpl, parts, part_count, &layout.header, err)) <
+            0 ||
+        (rc = index_write(file, dcpl, parts, part_count, &layout.header, err)) <
+            0) {
+        goto out;
+    }
+    herr_t closed = fm_fault("cas.flush") ? -1 : H5Fclose(file);
+    if (closed < 0) {
+        rc = hdf5_failed(err, "flush and close file");
+        goto out;
+    }
+    file = -1;
+    if (fstat(layout.fd, &st) != 0 || st.st_size < FM_CAS_HEADER_BYTES) {
+        rc = fm_error_set(err, FM_ERR_IO, "segment image has no size");
+        goto out;
+    }
+    layout.header.file_bytes = (uint64_t)st.st_size;
+    *layout_out = layout;
+    layout.fd = -1;
+out:
+    if (file >= 0) {
+        (void)H5Fclose(file);
+    }
+    if (dcpl >= 0) {
+        (void)H5Pclose(dcpl);
+    }
+    if (layout.fd >= 0) {
+        (void)close(layout.fd);
+    }
+    return rc;
+}
