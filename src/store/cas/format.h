@@ -10,7 +10,7 @@
 #include "store/cas/cas.h"
 
 #define FM_CAS_FORMAT_VERSION 1
-#define FM_CAS_HEADER_BYTES 512 /* the smallest user block of HDF5 */
+#define FM_CAS_HEADER_BYTES 4096 /* HDF5 user block: at least its alignment */
 #define FM_CAS_ROW_BYTES 64
 #define FM_CAS_SHAPE_BYTES 72
 #define FM_CAS_SHAPE_NONE UINT32_MAX

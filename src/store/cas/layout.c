@@ -2,18 +2,16 @@
 /*
  * The only file of this program that calls HDF5.  Every dataset is contiguous
  * and allocated early, so its address is known before its bytes are written,
- * and never filled, so object data stays a hole of the memfd.
+ * and never filled.  Structure and index are allocated before the first
+ * object: they lie at the head of the file, and only the head is ever written,
+ * so the image in memory stays as small as they are.
  */
 #include "store/cas/layout.h"
 
 #include <hdf5.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -24,8 +22,9 @@
 #define ALIGN_BYTES 4096
 /* HDF5 structure a dataset of its own needs, measured, rounded up: one block
  * of this many bytes keeps structure together at the head of the file. */
-#define STRUCTURE_BYTES_PER_DATASET 768
-#define STRUCTURE_BYTES_MIN 8192
+#define STRUCTURE_BYTES_PER_DATASET 1024
+#define STRUCTURE_BYTES_MIN 16384
+#define IMAGE_STEP_BYTES 65536
 
 static herr_t error_first(unsigned n, const H5E_error2_t *entry, void *ctx)
 {
@@ -175,12 +174,10 @@ static hid_t element_type(fm_cas_dtype_t dtype)
     return -1;
 }
 
-/* Create a contiguous dataset; its address is 0 when it has no bytes.  data
- * (in the file's type) may be NULL: then the bytes are written elsewhere. */
+/* Create a contiguous dataset; its address is 0 when it has no bytes. */
 static fm_status_t dataset_add(hid_t file, hid_t dcpl, const char *name,
                                hid_t type, size_t rank, const uint64_t *dims,
-                               const void *data, uint64_t *address_out,
-                               fm_error_t *err)
+                               uint64_t *address_out, fm_error_t *err)
 {
     hsize_t extents[FM_CAS_RANK_MAX] = {0};
     bool empty = false;
@@ -199,9 +196,7 @@ static fm_status_t dataset_add(hid_t file, hid_t dcpl, const char *name,
 
     if (rc >= 0 && !empty) {
         haddr_t address = H5Dget_offset(set);
-        if (address == HADDR_UNDEF ||
-            (data &&
-             H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+        if (address == HADDR_UNDEF) {
             rc = hdf5_failed(err, name);
         }
         *address_out = address;
@@ -285,7 +280,7 @@ static fm_status_t parts_place(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
         }
     }
     rc = dataset_add(file, dcpl, "/objects/data", H5T_STD_U8LE, 1,
-                     &header->pack_bytes, NULL, &header->pack_address, err);
+                     &header->pack_bytes, &header->pack_address, err);
     for (size_t i = 0; i < part_count && rc >= 0; i++) {
         fm_cas_row_t *row = &parts[i].row;
         const fm_cas_shape_t *shape = parts[i].shape;
@@ -297,78 +292,179 @@ static fm_status_t parts_place(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
                                   name);
         hid_t type = shape ? element_type((fm_cas_dtype_t)shape->dtype)
                            : H5Tcopy(H5T_STD_U8LE);
-        rc = dataset_add(file, dcpl, name, type, shape ? shape->rank : 1,
-                         shape ? shape->dims : &row->length, NULL,
-                         &row->address, err);
+        rc =
+            dataset_add(file, dcpl, name, type, shape ? shape->rank : 1,
+                        shape ? shape->dims : &row->length, &row->address, err);
         (void)H5Tclose(type);
     }
     return rc;
 }
 
-static fm_status_t index_write(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
-                               size_t part_count, fm_cas_header_t *header,
-                               fm_error_t *err)
+/* Allocate /objects/index and /objects/shapes. */
+static fm_status_t index_create(hid_t file, hid_t dcpl,
+                                const fm_cas_part_t *parts, size_t part_count,
+                                fm_cas_header_t *header, fm_error_t *err)
 {
-    fm_buf_t index = {0};
-    fm_buf_t shapes = {0};
-    fm_status_t rc = FM_OK;
     hid_t row = row_type();
     hid_t shape = shape_type();
 
-    for (size_t i = 0; i < part_count; i++) {
-        parts[i].row.shape = FM_CAS_SHAPE_NONE;
-        if (parts[i].shape) {
-            parts[i].row.shape = (uint32_t)header->shape_count++;
-            fm_cas_shape_encode(parts[i].shape, &shapes);
-        }
-        fm_cas_row_encode(&parts[i].row, &index);
-    }
     header->row_count = part_count;
-    size_t row_bytes = index.len;
-    if (index.failed || shapes.failed) {
-        rc = fm_no_memory(err);
-        goto out;
+    for (size_t i = 0; i < part_count; i++) {
+        header->shape_count += parts[i].shape ? 1 : 0;
     }
-    rc = dataset_add(file, dcpl, "/objects/index", row, 1, &header->row_count,
-                     index.data, &header->row_address, err);
+    fm_status_t rc = dataset_add(file, dcpl, "/objects/index", row, 1,
+                                 &header->row_count, &header->row_address, err);
     if (rc >= 0) {
         rc = dataset_add(file, dcpl, "/objects/shapes", shape, 1,
-                         &header->shape_count, shapes.data,
-                         &header->shape_address, err);
+                         &header->shape_count, &header->shape_address, err);
     }
-    fm_buf_add(&index, shapes.data, shapes.len);
-    if (rc >= 0 && index.failed) {
-        rc = fm_no_memory(err);
-    }
-    if (rc >= 0) {
-        header->index_hash = fm_hash64(index.data, row_bytes + shapes.len);
-    }
-out:
     (void)H5Tclose(row);
     (void)H5Tclose(shape);
-    fm_buf_fini(&index);
-    fm_buf_fini(&shapes);
     return rc;
 }
 
-static hid_t file_create(int fd, size_t dataset_count)
+/* Write all of a dataset, from bytes as the file has them. */
+static fm_status_t dataset_write(hid_t file, const char *name,
+                                 const uint8_t *bytes, fm_error_t *err)
 {
-    char path[40];
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    hid_t type = set < 0 ? -1 : H5Dget_type(set);
+    fm_status_t rc = FM_OK;
+
+    if (type < 0 ||
+        H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0) {
+        rc = hdf5_failed(err, name);
+    }
+    if (type >= 0) {
+        (void)H5Tclose(type);
+    }
+    if (set >= 0) {
+        (void)H5Dclose(set);
+    }
+    return rc;
+}
+
+static fm_status_t index_write(hid_t file, fm_cas_part_t *parts,
+                               size_t part_count, fm_cas_header_t *header,
+                               fm_error_t *err)
+{
+    fm_buf_t bytes = {0};
+    uint32_t shape = 0;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < part_count; i++) {
+        parts[i].row.shape = parts[i].shape ? shape++ : FM_CAS_SHAPE_NONE;
+        fm_cas_row_encode(&parts[i].row, &bytes);
+    }
+    size_t row_bytes = bytes.len;
+    for (size_t i = 0; i < part_count; i++) {
+        if (parts[i].shape) {
+            fm_cas_shape_encode(parts[i].shape, &bytes);
+        }
+    }
+    if (bytes.failed) {
+        rc = fm_no_memory(err);
+        goto out;
+    }
+    header->index_hash = fm_hash64(bytes.data, bytes.len);
+    rc = dataset_write(file, "/objects/index", bytes.data, err);
+    if (rc >= 0 && header->shape_count > 0) {
+        rc =
+            dataset_write(file, "/objects/shapes", bytes.data + row_bytes, err);
+    }
+out:
+    fm_buf_fini(&bytes);
+    return rc;
+}
+
+/* The memory HDF5 writes to: its in-memory driver asks for it here, and what
+ * it gives back at the close is kept. */
+struct image {
+    uint8_t *bytes;
+    size_t len;
+};
+
+static void *image_malloc(size_t bytes, H5FD_file_image_op_t op, void *udata)
+{
+    struct image *image = udata;
+
+    (void)op;
+    image->bytes = fm_malloc(bytes);
+    image->len = image->bytes ? bytes : 0;
+    return image->bytes;
+}
+
+static void *image_realloc(void *block, size_t bytes, H5FD_file_image_op_t op,
+                           void *udata)
+{
+    struct image *image = udata;
+    void *grown = fm_realloc(block, bytes, 1);
+
+    (void)op;
+    if (grown) {
+        image->bytes = grown;
+        image->len = bytes;
+    }
+    return grown;
+}
+
+static herr_t image_keep(void *block, H5FD_file_image_op_t op, void *udata)
+{
+    (void)block;
+    (void)op;
+    (void)udata;
+    return 0;
+}
+
+static void *image_udata_share(void *udata)
+{
+    return udata;
+}
+
+static herr_t image_udata_keep(void *udata)
+{
+    (void)udata;
+    return 0;
+}
+
+static void *image_copy(void *to, const void *from, size_t bytes,
+                        H5FD_file_image_op_t op, void *udata)
+{
+    (void)op;
+    (void)udata;
+    return memcpy(to, from, bytes);
+}
+
+static hid_t file_create(struct image *image, size_t dataset_count,
+                         fm_error_t *err)
+{
+    H5FD_file_image_callbacks_t callbacks = {
+        .image_malloc = image_malloc,
+        .image_memcpy = image_copy,
+        .image_realloc = image_realloc,
+        .image_free = image_keep,
+        .udata_copy = image_udata_share,
+        .udata_free = image_udata_keep,
+        .udata = image,
+    };
+    hsize_t structure =
+        STRUCTURE_BYTES_MIN + dataset_count * STRUCTURE_BYTES_PER_DATASET;
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
     hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
     hid_t file = -1;
-    hsize_t structure =
-        STRUCTURE_BYTES_MIN + dataset_count * STRUCTURE_BYTES_PER_DATASET;
 
-    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     if (fapl >= 0 && fcpl >= 0 &&
+        H5Pset_fapl_core(fapl, IMAGE_STEP_BYTES, 0) >= 0 &&
+        H5Pset_file_image_callbacks(fapl, &callbacks) >= 0 &&
         H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
         H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) >= 0 &&
-        H5Pset_file_locking(fapl, 0, 1) >= 0 &&
         H5Pset_alignment(fapl, ALIGN_FROM_BYTES, ALIGN_BYTES) >= 0 &&
         H5Pset_meta_block_size(fapl, structure) >= 0 &&
         H5Pset_userblock(fcpl, FM_CAS_HEADER_BYTES) >= 0) {
-        file = H5Fcreate(path, H5F_ACC_TRUNC, fcpl, fapl);
+        file = H5Fcreate("flowmesh-segment", H5F_ACC_TRUNC, fcpl, fapl);
+    }
+    if (file < 0) { /* at once: every further call clears the cause */
+        (void)hdf5_failed(err, "create file");
     }
     (void)H5Pclose(fapl);
     (void)H5Pclose(fcpl);
@@ -388,59 +484,87 @@ static hid_t dataset_properties(void)
     return dcpl;
 }
 
+static fm_status_t content_write(hid_t file, fm_cas_part_t *parts,
+                                 size_t part_count, const char *fabric,
+                                 fm_cas_header_t *header, fm_error_t *err)
+{
+    hsize_t file_bytes = 0;
+    hid_t dcpl = dataset_properties();
+    fm_status_t rc = FM_OK;
+
+    if (dcpl < 0 ||
+        !root_write(file, header->writer, fabric, header->created_ns)) {
+        rc = hdf5_failed(err, "write attributes");
+    }
+    if (rc >= 0) {
+        rc = index_create(file, dcpl, parts, part_count, header, err);
+    }
+    if (rc >= 0) {
+        rc = parts_place(file, dcpl, parts, part_count, header, err);
+    }
+    if (rc >= 0) {
+        rc = index_write(file, parts, part_count, header, err);
+    }
+    if (rc >= 0 &&
+        (fm_fault("cas.flush") || H5Fflush(file, H5F_SCOPE_LOCAL) < 0 ||
+         H5Fget_filesize(file, &file_bytes) < 0)) {
+        rc = hdf5_failed(err, "flush");
+    }
+    if (dcpl >= 0) {
+        (void)H5Pclose(dcpl);
+    }
+    header->file_bytes = file_bytes;
+    return rc;
+}
+
+static size_t dataset_count(const fm_cas_part_t *parts, size_t part_count)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < part_count; i++) {
+        count += parts[i].row.place != FM_CAS_PLACE_DATA ? 1 : 0;
+    }
+    return count;
+}
+
 fm_status_t fm_cas_layout_make(fm_cas_part_t *parts, size_t part_count,
                                const char *writer, const char *fabric,
                                int64_t created_ns, fm_cas_layout_t *layout_out,
                                fm_error_t *err)
 {
-    fm_cas_layout_t layout = {.fd = -1, .header = {.created_ns = created_ns}};
+    fm_cas_layout_t layout = {.header = {.created_ns = created_ns}};
+    struct image *image = fm_calloc(1, sizeof(*image));
     fm_status_t rc = FM_OK;
-    struct stat st;
-    hid_t dcpl = -1;
-    hid_t file = -1;
 
+    if (!image) {
+        return fm_no_memory(err);
+    }
     /* Errors are returned as text, not printed. */
     (void)H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     (void)H5Eclear2(H5E_DEFAULT);
-    layout.fd = memfd_create("flowmesh-segment", MFD_CLOEXEC);
-    if (layout.fd < 0) {
-        rc = fm_error_set(err, FM_ERR_IO, "memfd_create failed");
+    (void)snprintf(layout.header.writer, sizeof(layout.header.writer), "%s",
+                   writer);
+    hid_t file = file_create(image, dataset_count(parts, part_count), err);
+    if (file < 0) {
+        rc = FM_ERR_IO;
         goto out;
     }
-    if ((dcpl = dataset_properties()) < 0 ||
-        (file = file_create(layout.fd, part_count)) < 0 ||
-        !root_write(file, writer, fabric, created_ns)) {
-        rc = hdf5_failed(err, "create file");
+    rc = content_write(file, parts, part_count, fabric, &layout.header, err);
+    if (H5Fclose(file) < 0) {
+        /* HDF5 may still use the image: leave it to HDF5. */
+        return rc < 0 ? rc : hdf5_failed(err, "close file");
+    }
+    if (rc < 0) {
         goto out;
     }
-    if ((rc = parts_place(file, dcpl, parts, part_count, &layout.header, err)) <
-            0 ||
-        (rc = index_write(file, dcpl, parts, part_count, &layout.header, err)) <
-            0) {
-        goto out;
-    }
-    herr_t closed = fm_fault("cas.flush") ? -1 : H5Fclose(file);
-    if (closed < 0) {
-        rc = hdf5_failed(err, "flush and close file");
-        goto out;
-    }
-    file = -1;
-    if (fstat(layout.fd, &st) != 0 || st.st_size < FM_CAS_HEADER_BYTES) {
-        rc = fm_error_set(err, FM_ERR_IO, "segment image has no size");
-        goto out;
-    }
-    layout.header.file_bytes = (uint64_t)st.st_size;
+    layout.image = image->bytes;
+    layout.image_bytes = image->len < layout.header.file_bytes
+                             ? image->len
+                             : (size_t)layout.header.file_bytes;
+    image->bytes = NULL;
     *layout_out = layout;
-    layout.fd = -1;
 out:
-    if (file >= 0) {
-        (void)H5Fclose(file);
-    }
-    if (dcpl >= 0) {
-        (void)H5Pclose(dcpl);
-    }
-    if (layout.fd >= 0) {
-        (void)close(layout.fd);
-    }
+    free(image->bytes);
+    free(image);
     return rc;
 }

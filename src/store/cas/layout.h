@@ -3,10 +3,10 @@
  * @file layout.h
  * Private: let HDF5 lay out a segment, without the data of its objects.
  *
- * The structure is written to memory (a memfd whose holes stand for object
- * data); the caller copies it to the disk with the objects in the holes.  So
- * HDF5 never meets a full disk, after which it cannot close a file cleanly,
- * and data goes from the caller's memory to the file once.
+ * The structure is built in memory; the caller copies it to the disk with the
+ * objects where it has holes for them.  So HDF5 never meets a full disk, after
+ * which it cannot close a file cleanly, and data goes from the caller's memory
+ * to the file once.
  */
 #ifndef FM_STORE_CAS_LAYOUT_H
 #define FM_STORE_CAS_LAYOUT_H
@@ -22,8 +22,11 @@ typedef struct fm_cas_part {
 } fm_cas_part_t;
 
 typedef struct fm_cas_layout {
-    int fd; /**< memfd of header.file_bytes bytes; the caller closes it */
-    fm_cas_header_t header; /**< without writer and meta_hash */
+    uint8_t *image;         /**< the file's first bytes, all structure in them;
+                                 the caller frees it */
+    size_t image_bytes;     /**< at most header.file_bytes; the rest is objects,
+                                 or zero */
+    fm_cas_header_t header; /**< without meta_hash */
 } fm_cas_layout_t;
 
 /**

@@ -42,21 +42,27 @@ static fm_cas_part_t part_of(const fm_cas_t *cas, const fm_cas_pending_t *item)
     return part;
 }
 
-/* Copy [address, end) of the layout to the same place of fd. */
-static fm_status_t structure_copy(int from, int fd, uint64_t address,
-                                  uint64_t end, uint8_t *piece,
+/* Copy [address, end) of the image to the same place of fd; past its end it
+ * is zero. */
+static fm_status_t structure_copy(const fm_cas_layout_t *layout, int fd,
+                                  uint64_t address, uint64_t end,
                                   const char *path, fm_error_t *err)
 {
+    static const uint8_t zeros[4096];
     fm_status_t rc = FM_OK;
 
+    if (address < end && address < layout->image_bytes) {
+        uint64_t len = end < layout->image_bytes
+                           ? end - address
+                           : layout->image_bytes - address;
+        rc = fm_file_write_all(fd, layout->image + address, (size_t)len, path,
+                               err);
+        address += len;
+    }
     while (address < end && rc >= 0) {
-        size_t len = end - address < FM_CAS_PIECE_BYTES
-                         ? (size_t)(end - address)
-                         : FM_CAS_PIECE_BYTES;
-        rc = fm_cas_pread(from, piece, len, address, err);
-        if (rc >= 0) {
-            rc = fm_file_write_all(fd, piece, len, path, err);
-        }
+        uint64_t len =
+            end - address < sizeof(zeros) ? end - address : sizeof(zeros);
+        rc = fm_file_write_all(fd, zeros, (size_t)len, path, err);
         address += len;
     }
     return rc;
@@ -91,28 +97,21 @@ static size_t run_length(const fm_cas_part_t *parts, size_t part_count,
     return count;
 }
 
-/* Write the file front to back.  parts are sorted by address. */
+/* Write the file front to back, but for its header, which stays zero.  parts
+ * are sorted by address. */
 static fm_status_t body_write(const fm_cas_layout_t *layout,
                               const fm_cas_part_t *parts, size_t part_count,
                               int fd, const char *path, fm_error_t *err)
 {
-    fm_buf_t head = {0};
-    uint64_t at = FM_CAS_HEADER_BYTES;
-    uint8_t *piece = fm_malloc(FM_CAS_PIECE_BYTES);
+    uint64_t at = 0;
     fm_status_t rc = FM_OK;
 
-    fm_cas_header_encode(&layout->header, &head);
-    if (!piece || head.failed) {
-        rc = fm_no_memory(err);
-        goto out;
-    }
-    rc = fm_file_write_all(fd, head.data, head.len, path, err);
     for (size_t i = 0; i < part_count && rc >= 0;) {
         size_t bytes = 0;
         size_t count = run_length(parts, part_count, i, &bytes);
         if (bytes > 0) {
-            rc = structure_copy(layout->fd, fd, at, parts[i].row.address, piece,
-                                path, err);
+            rc =
+                structure_copy(layout, fd, at, parts[i].row.address, path, err);
             at = parts[i].row.address + bytes;
         }
         if (bytes > 0 && rc >= 0) {
@@ -121,34 +120,42 @@ static fm_status_t body_write(const fm_cas_layout_t *layout,
         i += count;
     }
     if (rc >= 0) {
-        rc = structure_copy(layout->fd, fd, at, layout->header.file_bytes,
-                            piece, path, err);
+        rc = structure_copy(layout, fd, at, layout->header.file_bytes, path,
+                            err);
     }
-out:
-    free(piece);
-    fm_buf_fini(&head);
     return rc;
 }
 
-static fm_status_t header_finish(fm_cas_layout_t *layout,
-                                 const fm_cas_part_t *parts, size_t part_count,
-                                 const char *writer, fm_error_t *err)
+/* Checksum what was written, and write the header. */
+static fm_status_t header_write(const fm_cas_layout_t *layout,
+                                const fm_cas_part_t *parts, size_t part_count,
+                                int fd, const char *path, fm_error_t *err)
 {
+    fm_cas_header_t header = layout->header;
+    fm_buf_t bytes = {0};
     fm_cas_extent_t *extents = fm_calloc(part_count, sizeof(*extents));
+    fm_status_t rc = extents ? FM_OK : fm_no_memory(err);
 
-    if (!extents) {
-        return fm_no_memory(err);
-    }
-    for (size_t i = 0; i < part_count; i++) {
+    for (size_t i = 0; i < part_count && rc >= 0; i++) {
         extents[i].address = parts[i].row.address;
         extents[i].length = parts[i].row.length;
     }
-    (void)snprintf(layout->header.writer, sizeof(layout->header.writer), "%s",
-                   writer);
-    fm_status_t rc =
-        fm_cas_meta_hash(layout->fd, layout->header.file_bytes, extents,
-                         part_count, &layout->header.meta_hash, err);
+    if (rc >= 0) {
+        rc = fm_cas_meta_hash(fd, header.file_bytes, extents, part_count,
+                              &header.meta_hash, err);
+    }
+    fm_cas_header_encode(&header, &bytes);
+    if (rc >= 0 && bytes.failed) {
+        rc = fm_no_memory(err);
+    }
+    if (rc >= 0 && lseek(fd, 0, SEEK_SET) != 0) {
+        rc = fm_error_set_errno(err, FM_ERR_IO, errno, "seek %s", path);
+    }
+    if (rc >= 0) {
+        rc = fm_file_write_all(fd, bytes.data, bytes.len, path, err);
+    }
     free(extents);
+    fm_buf_fini(&bytes);
     return rc;
 }
 
@@ -156,7 +163,7 @@ static fm_status_t file_write(const fm_cas_layout_t *layout,
                               const fm_cas_part_t *parts, size_t part_count,
                               const char *path, fm_error_t *err)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 
     if (fd < 0 && errno == EEXIST) {
         return fm_error_set(err, FM_ERR_BUSY,
@@ -168,6 +175,9 @@ static fm_status_t file_write(const fm_cas_layout_t *layout,
         return fm_error_set_errno(err, FM_ERR_IO, errno, "create %s", path);
     }
     fm_status_t rc = body_write(layout, parts, part_count, fd, path, err);
+    if (rc >= 0) {
+        rc = header_write(layout, parts, part_count, fd, path, err);
+    }
     if (rc >= 0 &&
         (fm_fault("cas.fsync") ? (errno = EIO, true) : fsync(fd) != 0)) {
         rc = fm_error_set_errno(err, FM_ERR_IO, errno, "fsync %s", path);
@@ -288,7 +298,7 @@ fm_status_t fm_cas_seal_with(fm_cas_t *cas, const fm_cas_part_t *direct,
                              fm_error_t *err)
 {
     size_t count = cas->pending_count + (direct ? 1 : 0);
-    fm_cas_layout_t layout = {.fd = -1};
+    fm_cas_layout_t layout = {0};
     fm_cas_part_t *parts = fm_calloc(count + 1, sizeof(*parts));
     fm_cas_part_t *sorted = fm_calloc(count + 1, sizeof(*sorted));
     char *temp = fm_asprintf("%s/%s.tmp", cas->segments, cas->writer);
@@ -311,8 +321,7 @@ fm_status_t fm_cas_seal_with(fm_cas_t *cas, const fm_cas_part_t *direct,
     }
     memcpy(sorted, parts, count * sizeof(*parts));
     qsort(sorted, count, sizeof(*sorted), part_order);
-    if ((rc = header_finish(&layout, parts, count, cas->writer, err)) < 0 ||
-        (rc = file_write(&layout, sorted, count, temp, err)) < 0 ||
+    if ((rc = file_write(&layout, sorted, count, temp, err)) < 0 ||
         (rc = file_publish(cas, temp, &name, err)) < 0) {
         goto out;
     }
@@ -322,9 +331,7 @@ out:
     if (rc < 0) {
         fm_error_wrap(err, "seal %zu objects", count);
     }
-    if (layout.fd >= 0) {
-        (void)close(layout.fd);
-    }
+    free(layout.image);
     free(parts);
     free(sorted);
     free(temp);
