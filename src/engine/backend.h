@@ -113,7 +113,7 @@ typedef struct fm_engine_ops {
                             size_t n);
 
     /** Rotate the first heads + kv_heads heads of qkv in place by the angle of
-     *  positions[rows]; table [position, head_dim/2, 2] holds cos, sin;
+     *  positions[rows]; table [position, 2, head_dim/2] holds cos, sin;
      *  dimension i pairs with i + head_dim/2.  @p back rotates backwards (the
      *  gradient).  Su et al., 2021.  Row-invariant. */
     void (*rope)(fm_engine_backend_t *be, float *qkv, const float *table,
