@@ -95,6 +95,7 @@ struct fm_journal {
     int fd;
     bool read_only;
     uint64_t salt;
+    uint64_t first_seq; /* of the file in force; under io_lock */
 
     pthread_mutex_t io_lock; /* one flush or rotation at a time */
     struct mark *marks;      /* under io_lock, ascending */

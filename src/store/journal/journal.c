@@ -313,7 +313,7 @@ static fm_status_t instance_read(const fm_journal_record_t *record,
     fm_reader_t reader = {.data = record->bytes, .len = record->len};
     uint32_t value = fm_read_u32(&reader);
 
-    if (reader.failed || value <= *instance) {
+    if (reader.failed || value < *instance) {
         return fm_error_set(err, FM_ERR_CORRUPT,
                             "%s:%llu: instance %u after %u; restore the file "
                             "from a backup",
@@ -375,6 +375,7 @@ static fm_status_t journal_replay(fm_journal_t *journal, uint32_t generation,
         goto out;
     }
     journal->salt = scan.header.salt;
+    journal->first_seq = scan.header.first_seq;
     journal->info.instance = scan.header.instance;
     journal->info.generation = generation;
     while ((rc = fm_journal_scan_next(&scan, &record, &got, err)) >= 0 && got) {

@@ -5,6 +5,7 @@
  * memory and are flushed to whichever file is in force afterwards.  Both files
  * share the salt, so records that are encoded already fit either.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -65,9 +66,13 @@ static fm_status_t tail_copy(fm_journal_t *journal, uint64_t covers_seq,
     while (left > 0) {
         ssize_t n =
             pread(journal->fd, first->data + first->len, left, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
         if (n <= 0) {
-            return fm_error_set(err, FM_ERR_IO, "read %s:%llu: short read",
-                                journal->path, (unsigned long long)offset);
+            return fm_error_set_errno(err, FM_ERR_IO, n ? errno : EIO,
+                                      "read %s:%llu", journal->path,
+                                      (unsigned long long)offset);
         }
         first->len += (size_t)n;
         left -= (size_t)n;
@@ -86,6 +91,7 @@ static void file_adopt(fm_journal_t *journal, int fd, char *path,
     journal->fd = fd;
     journal->path = path;
     journal->mark_count = 0;
+    journal->first_seq = header->first_seq;
     pthread_mutex_lock(&journal->lock);
     journal->info.generation = header->generation;
     journal->info.file_bytes = header->initial_bytes;
@@ -123,10 +129,12 @@ static fm_status_t rotate_locked(fm_journal_t *journal, uint64_t covers_seq,
         return rc;
     }
     fm_journal_info_t info = fm_journal_info(journal);
-    if (covers_seq == 0 || covers_seq > info.durable_seq) {
+    if (covers_seq == 0 || covers_seq < journal->first_seq ||
+        covers_seq > info.durable_seq) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "rotate journal: %llu is not a record (1 … %llu)",
+                            "%llu is not a record of it (%llu … %llu)",
                             (unsigned long long)covers_seq,
+                            (unsigned long long)journal->first_seq,
                             (unsigned long long)info.durable_seq);
     }
     if (!journal->dir) {
