@@ -1,0 +1,149 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The same work as bench_engine, by PyTorch on one CPU thread.
+
+usage: torch_peer.py JSON     the shape, as bench_engine passes it
+
+Prints one JSON object with tokens per second.  Exits 77 without PyTorch.
+"""
+import json
+import sys
+import time
+
+try:
+    import torch
+    import torch.nn as nn
+    import torch.nn.functional as F
+except ImportError as reason:
+    print(reason, file=sys.stderr)
+    sys.exit(77)
+
+
+class Norm(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(
+            x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+def rotate(x, turn):
+    """x [B, heads, T, dim]; turn = (cos, sin) [T, dim]."""
+    a, b = x.chunk(2, -1)
+    return x * turn[0] + torch.cat((-b, a), -1) * turn[1]
+
+
+class Layer(nn.Module):
+    def __init__(self, s):
+        super().__init__()
+        h, i = s["hidden_size"], s["intermediate_size"]
+        self.heads = s["num_attention_heads"]
+        self.kvs = s["num_key_value_heads"]
+        self.dim = h // self.heads
+        self.norm1, self.norm2 = Norm(h), Norm(h)
+        self.qkv = nn.Linear(h, (self.heads + 2 * self.kvs) * self.dim,
+                             bias=False)
+        self.o = nn.Linear(h, h, bias=False)
+        self.gate_up = nn.Linear(h, 2 * i, bias=False)
+        self.down = nn.Linear(i, h, bias=False)
+
+    def forward(self, x, turn, mask, cache=None):
+        b, t, h = x.shape
+        qkv = self.qkv(self.norm1(x)).view(b, t, -1, self.dim).transpose(1, 2)
+        q, k, v = qkv.split((self.heads, self.kvs, self.kvs), 1)
+        q, k = rotate(q, turn), rotate(k, turn)
+        if cache is not None:
+            if cache:
+                k = torch.cat((cache[0], k), 2)
+                v = torch.cat((cache[1], v), 2)
+            cache[:] = [k, v]
+        if self.kvs != self.heads:
+            k = k.repeat_interleave(self.heads // self.kvs, 1)
+            v = v.repeat_interleave(self.heads // self.kvs, 1)
+        s = q @ k.transpose(-1, -2) * self.dim ** -0.5
+        if mask is not None:
+            s = s + mask
+        y = (torch.softmax(s, -1) @ v).transpose(1, 2).reshape(b, t, h)
+        x = x + self.o(y)
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Model(nn.Module):
+    def __init__(self, s):
+        super().__init__()
+        self.embed = nn.Embedding(s["vocab_size"], s["hidden_size"])
+        self.layers = nn.ModuleList(
+            Layer(s) for _ in range(s["num_hidden_layers"]))
+        self.norm = Norm(s["hidden_size"])
+        self.head = nn.Linear(s["hidden_size"], s["vocab_size"], bias=False)
+        half = s["hidden_size"] // s["num_attention_heads"] // 2
+        rate = 10000.0 ** (-torch.arange(half) / half)
+        angle = torch.arange(s["max_position_embeddings"])[:, None] * rate
+        self.cos = torch.cat((angle.cos(), angle.cos()), -1)
+        self.sin = torch.cat((angle.sin(), angle.sin()), -1)
+
+    def forward(self, tokens, caches=None, begin=0):
+        t = tokens.shape[1]
+        turn = (self.cos[begin:begin + t], self.sin[begin:begin + t])
+        mask = torch.full((t, t), -torch.inf).triu(1) if t > 1 else None
+        x = self.embed(tokens)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, turn, mask, caches[i] if caches else None)
+        return self.head(self.norm(x))
+
+
+def train_rate(model, s):
+    data = torch.randint(0, s["vocab_size"], (s["batch"], s["seq"]))
+    adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step():
+        adamw.zero_grad()
+        logits = model(data)[:, :-1]
+        F.cross_entropy(logits.reshape(-1, s["vocab_size"]),
+                        data[:, 1:].reshape(-1)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adamw.step()
+
+    step()
+    best = 0.0
+    for _ in range(s["repeats"]):
+        start = time.perf_counter()
+        step()
+        best = max(best, data.numel() / (time.perf_counter() - start))
+    return best
+
+
+@torch.no_grad()
+def decode_rate(model, s):
+    prompt = torch.randint(0, s["vocab_size"], (s["batch"], s["prompt"]))
+
+    def run():
+        caches = [[] for _ in model.layers]
+        tokens = model(prompt, caches)[:, -1:].argmax(-1)
+        for i in range(s["fresh"] - 1):
+            tokens = model(tokens, caches, s["prompt"] + i).argmax(-1)
+
+    run()
+    best = 0.0
+    for _ in range(s["repeats"]):
+        start = time.perf_counter()
+        run()
+        best = max(best, s["batch"] * s["fresh"] /
+                   (time.perf_counter() - start))
+    return best
+
+
+def main(shape):
+    torch.manual_seed(1)
+    torch.set_num_threads(1)
+    model = Model(shape)
+    print(json.dumps({"version": torch.__version__,
+                      "train": train_rate(model, shape),
+                      "decode": decode_rate(model, shape)}))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

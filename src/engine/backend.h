@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file backend.h
+ * What a device must do for the engine: memory, and one function an
+ * operation, over raw row-major float32 arrays.
+ *
+ * Pointers are device pointers unless said otherwise; only upload() and
+ * download() move data to and from the host.  Operations return nothing: the
+ * first failure sticks, later operations may do nothing, and sync() reports
+ * it.  Arrays of one call do not overlap unless stated.  "=" overwrites the
+ * output, "+=" adds to it.
+ *
+ * Determinism: every operation gives the same bits for the same arguments on
+ * the same device class.  Those marked *row-invariant* give a row the same
+ * bits whatever the other rows hold and however many there are.
+ *
+ * Threads: a backend belongs to one thread at a time.
+ */
+#ifndef FM_ENGINE_BACKEND_H
+#define FM_ENGINE_BACKEND_H
+
+#include <flowmesh/error.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** Heads of an attention; a row of qkv is [heads | kv | kv] × head_dim. */
+typedef struct fm_engine_heads {
+    size_t heads;
+    size_t kv_heads; /**< divides heads (grouped queries) */
+    size_t head_dim; /**< even */
+} fm_engine_heads_t;
+
+/** Sequences laid end to end in the rows: no padding. */
+typedef struct fm_engine_pack {
+    const int32_t *offsets; /**< device [count + 1]: first row of each */
+    size_t count;           /**< sequences */
+    size_t longest;         /**< rows of the longest sequence */
+} fm_engine_pack_t;
+
+/** The cached keys and values of one layer: [slots, capacity, kv × dim]. */
+typedef struct fm_engine_cache {
+    float *keys;
+    float *values;
+    size_t capacity; /**< positions in a slot */
+} fm_engine_cache_t;
+
+/** One AdamW update (see backend function adamw). */
+typedef struct fm_engine_adamw {
+    float learning_rate;
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;
+    float correction1; /**< 1 − beta1^step */
+    float correction2; /**< 1 − beta2^step */
+    float grad_scale;  /**< multiplies the gradient first (clipping) */
+} fm_engine_adamw_t;
+
+typedef struct fm_engine_backend fm_engine_backend_t;
+
+typedef struct fm_engine_ops {
+    const char *name; /**< "cpu", "cuda" */
+    void (*destroy)(fm_engine_backend_t *be);
+
+    /** Zeroed memory, aligned to 64 bytes; NULL when there is none left. */
+    void *(*alloc)(fm_engine_backend_t *be, size_t bytes);
+    void (*release)(fm_engine_backend_t *be,
+                    void *block); /**< NULL is ignored */
+    void (*upload)(fm_engine_backend_t *be, void *dst, const void *host,
+                   size_t bytes);
+    /** Waits for the operations before it. */
+    void (*download)(fm_engine_backend_t *be, void *host, const void *src,
+                     size_t bytes);
+    void (*copy)(fm_engine_backend_t *be, void *dst, const void *src,
+                 size_t bytes);
+    void (*zero)(fm_engine_backend_t *be, void *dst, size_t bytes);
+    /** Wait; report and clear the first failure since the last sync(). */
+    FM_MUST_USE fm_status_t (*sync)(fm_engine_backend_t *be, fm_error_t *err);
+
+    /** out[rows, width] = table[ids[rows], width].  Row-invariant. */
+    void (*gather)(fm_engine_backend_t *be, float *out, const float *table,
+                   const int32_t *ids, size_t rows, size_t width);
+    /** dtable[ids[rows], width] += dout[rows, width], in row order. */
+    void (*scatter_add)(fm_engine_backend_t *be, float *dtable,
+                        const float *dout, const int32_t *ids, size_t rows,
+                        size_t width);
+
+    /** rstd[rows] = 1/√(mean(x²) + eps); out = x · rstd · weight[width].
+     *  Zhang and Sennrich, 2019.  Row-invariant. */
+    void (*rmsnorm_forward)(fm_engine_backend_t *be, float *out, float *rstd,
+                            const float *x, const float *weight, float eps,
+                            size_t rows, size_t width);
+    /** dx += …; dweight[width] += … */
+    void (*rmsnorm_backward)(fm_engine_backend_t *be, float *dx, float *dweight,
+                             const float *dout, const float *x,
+                             const float *weight, const float *rstd,
+                             size_t rows, size_t width);
+
+    /** out[rows, n] = (or +=, when @p add) x[rows, k] · weight[n, k]ᵀ. */
+    void (*linear_forward)(fm_engine_backend_t *be, float *out, const float *x,
+                           const float *weight, size_t rows, size_t k, size_t n,
+                           bool add);
+    /** The same, row-invariant: for decoding. */
+    void (*linear_rows)(fm_engine_backend_t *be, float *out, const float *x,
+                        const float *weight, size_t rows, size_t k, size_t n,
+                        bool add);
+    /** dx[rows, k] = dout[rows, n] · weight[n, k];
+     *  dweight[n, k] += doutᵀ · x; either output may be NULL. */
+    void (*linear_backward)(fm_engine_backend_t *be, float *dx, float *dweight,
+                            const float *dout, const float *x,
+                            const float *weight, size_t rows, size_t k,
+                            size_t n);
+
+    /** Rotate the first heads + kv_heads heads of qkv in place by the angle of
+     *  positions[rows]; table [position, 2, head_dim/2] holds cos, sin;
+     *  dimension i pairs with i + head_dim/2.  @p back rotates backwards (the
+     *  gradient).  Su et al., 2021.  Row-invariant. */
+    void (*rope)(fm_engine_backend_t *be, float *qkv, const float *table,
+                 const int32_t *positions, size_t rows,
+                 const fm_engine_heads_t *heads, bool back);
+
+    /** Causal attention inside each sequence of @p pack: out[rows, heads·dim]
+     *  = softmax(q kᵀ/√dim) v; lse[rows, heads] = log Σ exp of the scores. */
+    void (*attention_forward)(fm_engine_backend_t *be, float *out, float *lse,
+                              const float *qkv, const fm_engine_pack_t *pack,
+                              const fm_engine_heads_t *heads);
+    /** dqkv = …; the probabilities are computed anew from qkv and lse (Dao
+     *  et al., 2022), so memory is linear in the rows. */
+    void (*attention_backward)(fm_engine_backend_t *be, float *dqkv,
+                               const float *dout, const float *out,
+                               const float *qkv, const float *lse,
+                               const fm_engine_pack_t *pack,
+                               const fm_engine_heads_t *heads);
+    /** Store k and v of qkv[rows] at (slots[row], positions[row]). */
+    void (*cache_store)(fm_engine_backend_t *be, const fm_engine_cache_t *cache,
+                        const float *qkv, const int32_t *slots,
+                        const int32_t *positions, size_t rows,
+                        const fm_engine_heads_t *heads);
+    /** out[rows, heads·dim]: the query of each row against positions 0 …
+     *  positions[row] of its slot.  Row-invariant. */
+    void (*attention_decode)(fm_engine_backend_t *be, float *out,
+                             const float *qkv, const fm_engine_cache_t *cache,
+                             const int32_t *slots, const int32_t *positions,
+                             size_t rows, const fm_engine_heads_t *heads);
+
+    /** out[rows, width] = silu(gate) · up, with gate_up[rows, 2·width] =
+     *  [gate | up].  Shazeer, 2020.  Row-invariant. */
+    void (*swiglu_forward)(fm_engine_backend_t *be, float *out,
+                           const float *gate_up, size_t rows, size_t width);
+    void (*swiglu_backward)(fm_engine_backend_t *be, float *dgate_up,
+                            const float *dout, const float *gate_up,
+                            size_t rows, size_t width);
+
+    /** logp[rows] = log softmax(logits[rows, vocab])[targets[rows]].  With
+     *  @p scales[rows], logits becomes scales · d logp / d logits.
+     *  Row-invariant. */
+    void (*logprob)(fm_engine_backend_t *be, float *logp, float *logits,
+                    const int32_t *targets, const float *scales, size_t rows,
+                    size_t vocab);
+
+    /** *sum (host) = Σ x², in float64; waits. */
+    void (*sum_squares)(fm_engine_backend_t *be, double *sum, const float *x,
+                        size_t count);
+    /** Loshchilov and Hutter, 2019: with g = grad · grad_scale,
+     *  m = β1 m + (1−β1) g; v = β2 v + (1−β2) g²;
+     *  param −= lr (m/c1 / (√(v/c2) + eps) + weight_decay · param). */
+    void (*adamw)(fm_engine_backend_t *be, float *param, const float *grad,
+                  float *m, float *v, size_t count,
+                  const fm_engine_adamw_t *update);
+} fm_engine_ops_t;
+
+/** A device in use; implementations embed it as their first member. */
+struct fm_engine_backend {
+    const fm_engine_ops_t *ops;
+};
+
+/**
+ * The CPU backend: one thread, OpenBLAS held to one thread for the whole
+ * process, so results do not depend on a thread count.
+ */
+FM_MUST_USE fm_status_t fm_engine_backend_create_cpu(
+    fm_engine_backend_t **backend_out, fm_error_t *err);
+/** After everything that was allocated from it; returns NULL. */
+fm_engine_backend_t *fm_engine_backend_destroy(fm_engine_backend_t *backend);
+
+#endif

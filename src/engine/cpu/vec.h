@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file vec.h
+ * Sixteen floats at a time, in portable vector arithmetic: the compiler lowers
+ * it to what the processor has.
+ *
+ * A function marked FM_VEC_CLONES is compiled for AVX-512, AVX2 and plain
+ * x86-64, and the loader picks one: results are the same bits on processors
+ * that pick the same clone.  A short tail is padded with zeros and takes the
+ * same instructions as a full vector, so an element's value does not depend on
+ * where a row ends.
+ */
+#ifndef FM_ENGINE_CPU_VEC_H
+#define FM_ENGINE_CPU_VEC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FM_VEC_CLONES                                                          \
+    __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
+#else
+#define FM_VEC_CLONES
+#endif
+#define FM_VEC_INLINE static inline __attribute__((always_inline))
+
+enum { FM_VEC_LANES = 16 };
+typedef float vec_t __attribute__((vector_size(64)));
+typedef uint32_t vec_bits_t __attribute__((vector_size(64)));
+
+FM_VEC_INLINE vec_t vec_set(float value)
+{
+    return value - (vec_t){0};
+}
+
+FM_VEC_INLINE vec_t vec_load(const float *from)
+{
+    vec_t v;
+
+    memcpy(&v, from, sizeof(v));
+    return v;
+}
+
+FM_VEC_INLINE void vec_store(float *to, vec_t v)
+{
+    memcpy(to, &v, sizeof(v));
+}
+
+/** The first @p count < 16 lanes; zeros behind them. */
+FM_VEC_INLINE vec_t vec_load_part(const float *from, size_t count)
+{
+    vec_t v = {0};
+
+    memcpy(&v, from, count * sizeof(float));
+    return v;
+}
+
+FM_VEC_INLINE void vec_store_part(float *to, vec_t v, size_t count)
+{
+    memcpy(to, &v, count * sizeof(float));
+}
+
+/** Load or store lanes at @p i of an array of @p count. */
+FM_VEC_INLINE vec_t vec_get(const float *array, size_t i, size_t count)
+{
+    return i + FM_VEC_LANES <= count ? vec_load(array + i)
+                                     : vec_load_part(array + i, count - i);
+}
+
+FM_VEC_INLINE void vec_put(float *array, size_t i, size_t count, vec_t v)
+{
+    if (i + FM_VEC_LANES <= count) {
+        vec_store(array + i, v);
+    } else {
+        vec_store_part(array + i, v, count - i);
+    }
+}
+
+/** Lane-wise a where the mask is set, else b. */
+FM_VEC_INLINE vec_t vec_select(vec_bits_t mask, vec_t a, vec_t b)
+{
+    return (vec_t)((mask & (vec_bits_t)a) | (~mask & (vec_bits_t)b));
+}
+
+/** Lane-wise maximum; a NaN in @p b stays. */
+FM_VEC_INLINE vec_t vec_max(vec_t a, vec_t b)
+{
+    return vec_select((vec_bits_t)(a > b), a, b);
+}
+
+/** Sum of the lanes, pairwise and always in the same order. */
+FM_VEC_INLINE float vec_sum(vec_t v)
+{
+    float a[FM_VEC_LANES];
+
+    memcpy(a, &v, sizeof(a));
+    for (size_t half = FM_VEC_LANES / 2; half > 0; half /= 2) {
+        for (size_t i = 0; i < half; i++) {
+            a[i] += a[i + half];
+        }
+    }
+    return a[0];
+}
+
+/**
+ * eˣ within 2 ulp for −87 ≤ x ≤ 88; outside that x is clamped, NaN stays.
+ * Range reduction by ln 2 in two parts and a polynomial (Cephes, Moshier).
+ */
+FM_VEC_INLINE vec_t vec_exp(vec_t x)
+{
+    const float round_magic = 12582912.0F; /* 1.5·2²³: rounds to integer */
+
+    x = vec_select((vec_bits_t)(x < -87.0F), vec_set(-87.0F), x);
+    x = vec_select((vec_bits_t)(x > 88.0F), vec_set(88.0F), x);
+    vec_t t = x * 1.44269504F + round_magic;
+    vec_t n = t - round_magic;
+    vec_t r = x - n * 0.693359375F + n * 2.12194440e-4F;
+    vec_t p = r * 1.9875691500e-4F + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    p = p * r * r + r + 1.0F;
+    vec_bits_t scale = ((vec_bits_t)t - 0x4B400000U + 127U) << 23;
+    return p * (vec_t)scale;
+}
+
+#endif

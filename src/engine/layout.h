@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file layout.h
+ * Where everything stands in a model's parameter block, and the table of
+ * rotation angles.  Private to the engine.
+ */
+#ifndef FM_ENGINE_LAYOUT_H
+#define FM_ENGINE_LAYOUT_H
+
+#include "engine/model.h"
+
+/** Offsets into the block, in floats. */
+typedef struct fm_engine_layout {
+    size_t embedding;   /**< [vocab, hidden] */
+    size_t first_layer; /**< layers follow, `layer` floats each */
+    size_t layer;
+    size_t norm; /**< [hidden] */
+    size_t head; /**< [vocab, hidden]; the embedding when tied */
+    size_t size;
+    /* within a layer */
+    size_t input_norm; /**< [hidden] */
+    size_t qkv;        /**< [(heads + 2·kv)·dim, hidden]: q, then k, then v */
+    size_t o;          /**< [hidden, heads·dim] */
+    size_t post_norm;  /**< [hidden] */
+    size_t gate_up;    /**< [2·intermediate, hidden]: gate, then up */
+    size_t down;       /**< [hidden, intermediate] */
+} fm_engine_layout_t;
+
+fm_engine_layout_t fm_engine_layout(const fm_engine_config_t *config);
+fm_engine_heads_t fm_engine_config_heads(const fm_engine_config_t *config);
+/** Floats in a row of queries, keys and values. */
+size_t fm_engine_qkv_width(const fm_engine_config_t *config);
+
+/** cos and sin of position·theta^(−2i/dim): device [positions, 2, dim/2]. */
+typedef struct fm_engine_rotary {
+    float *table;
+    size_t positions;
+} fm_engine_rotary_t;
+
+/** Make the table reach @p positions; an entry never depends on the size. */
+FM_MUST_USE fm_status_t fm_engine_rotary_reach(fm_engine_rotary_t *rotary,
+                                               fm_engine_backend_t *be,
+                                               const fm_engine_config_t *config,
+                                               size_t positions,
+                                               fm_error_t *err);
+
+#endif

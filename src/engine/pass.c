@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Forward and backward over packed sequences.
+ *
+ * The backward pass keeps per layer only what is dear to compute again:
+ * normalised inputs and the gated product are recomputed.  One buffer, dx,
+ * carries the gradient of the residual stream from the last layer to the
+ * first; every branch adds to it.
+ */
+#include "engine/pass.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/layout.h"
+
+/* What one layer keeps for its backward pass; N rows, C hidden, Q the width
+ * of qkv, I intermediate. */
+struct layer_kept {
+    float *x;     /* [N, C] input */
+    float *rstd;  /* [N] of the input norm */
+    float *qkv;   /* [N, Q] after rotation */
+    float *lse;   /* [N, heads] */
+    float *mixed; /* [N, C] attention output, before o_proj */
+    float *mid;   /* [N, C] after attention */
+    float *mid_rstd;
+    float *gate_up; /* [N, 2I] */
+};
+
+struct fm_engine_pass {
+    fm_engine_model_t *model;
+    fm_engine_backend_t *be;
+    fm_engine_layout_t at;
+    fm_engine_heads_t heads;
+    fm_engine_rotary_t rotary;
+    bool train;
+
+    float *arena;
+    size_t capacity; /* rows the arena holds */
+    size_t rows;     /* rows of the last forward(); 0 before it */
+    fm_engine_pack_t pack;
+    size_t pack_capacity;
+    int32_t *offsets;  /* device [pack_capacity + 1] */
+    int32_t *ids;      /* device [3, capacity]: tokens, positions, slots */
+    int32_t *host_ids; /* host [3, capacity] */
+
+    struct layer_kept *kept; /* [layers + 1]; only x in the last */
+    float *normed;           /* [N, C] */
+    float *product;          /* [N, I] */
+    float *hidden;           /* [N, C] after the last norm */
+    float *hidden_rstd;      /* [N] */
+    float *dhidden;          /* [N, C]; train only, as all below */
+    float *dx;               /* [N, C] */
+    float *dnormed;          /* [N, C] */
+    float *dmixed;           /* [N, C] */
+    float *dqkv;             /* [N, Q] */
+    float *dproduct;         /* [N, I] */
+    float *dgate_up;         /* [N, 2I] */
+
+    size_t chunk;      /* rows of logits at a time */
+    float *logits;     /* device [chunk, vocab] */
+    float *picked;     /* device [chunk, C] */
+    float *dpicked;    /* device [chunk, C] */
+    float *row_floats; /* device [2, chunk]: logp, scales */
+    int32_t *row_ids;  /* device [2, chunk]: rows, targets */
+};
+
+/* Hands out parts of a block; with base NULL only counts. */
+struct carver {
+    float *base;
+    size_t used;
+};
+
+static float *carve(struct carver *c, size_t count)
+{
+    float *part = c->base ? c->base + c->used : NULL;
+
+    c->used += (count + 15) / 16 * 16; /* parts begin on a cache line */
+    return part;
+}
+
+static void carve_layer(struct carver *c, struct layer_kept *kept, size_t rows,
+                        const fm_engine_config_t *config)
+{
+    kept->x = carve(c, rows * config->hidden_size);
+    kept->rstd = carve(c, rows);
+    kept->qkv = carve(c, rows * fm_engine_qkv_width(config));
+    kept->lse = carve(c, rows * config->num_attention_heads);
+    kept->mixed = carve(c, rows * config->hidden_size);
+    kept->mid = carve(c, rows * config->hidden_size);
+    kept->mid_rstd = carve(c, rows);
+    kept->gate_up = carve(c, rows * 2 * config->intermediate_size);
+}
+
+/* Place all activations for @p rows; returns the floats they take. */
+static size_t carve_all(fm_engine_pass_t *pass, float *base, size_t rows)
+{
+    const fm_engine_config_t *config = fm_engine_model_config(pass->model);
+    size_t layers = config->num_hidden_layers;
+    size_t hidden = rows * config->hidden_size;
+    struct carver c = {.base = base};
+
+    for (size_t l = 0; l < layers; l++) {
+        if (l == 0 || pass->train) {
+            carve_layer(&c, &pass->kept[l], rows, config);
+        } else {
+            pass->kept[l] = pass->kept[0];
+        }
+    }
+    pass->kept[layers].x = pass->train ? carve(&c, hidden) : pass->kept[0].x;
+    pass->normed = carve(&c, hidden);
+    pass->product = carve(&c, rows * config->intermediate_size);
+    pass->hidden = carve(&c, hidden);
+    pass->hidden_rstd = carve(&c, rows);
+    if (pass->train) {
+        pass->dhidden = carve(&c, hidden);
+        pass->dx = carve(&c, hidden);
+        pass->dnormed = carve(&c, hidden);
+        pass->dmixed = carve(&c, hidden);
+        pass->dqkv = carve(&c, rows * fm_engine_qkv_width(config));
+        pass->dproduct = carve(&c, rows * config->intermediate_size);
+        pass->dgate_up = carve(&c, rows * 2 * config->intermediate_size);
+    }
+    return c.used;
+}
+
+static fm_status_t arena_reach(fm_engine_pass_t *pass, size_t rows,
+                               fm_error_t *err)
+{
+    const fm_engine_ops_t *ops = pass->be->ops;
+
+    if (rows <= pass->capacity) {
+        return FM_OK;
+    }
+    ops->release(pass->be, pass->arena);
+    ops->release(pass->be, pass->ids);
+    free(pass->host_ids);
+    pass->capacity = 0;
+    size_t floats = carve_all(pass, NULL, rows);
+    size_t id_bytes = 3 * rows * sizeof(int32_t);
+    pass->arena = ops->alloc(pass->be, floats * sizeof(float));
+    pass->ids = ops->alloc(pass->be, id_bytes);
+    pass->host_ids = fm_malloc(id_bytes);
+    if (!pass->arena || !pass->ids || !pass->host_ids) {
+        return fm_error_set(err, FM_ERR_NO_MEMORY,
+                            "no memory for the activations of %zu tokens (%zu "
+                            "floats); use smaller micro-batches",
+                            rows, floats);
+    }
+    (void)carve_all(pass, pass->arena, rows);
+    pass->capacity = rows;
+    return FM_OK;
+}
+
+static fm_status_t pack_reach(fm_engine_pass_t *pass, size_t count,
+                              fm_error_t *err)
+{
+    if (count <= pass->pack_capacity) {
+        return FM_OK;
+    }
+    int32_t *grown =
+        pass->be->ops->alloc(pass->be, (count + 1) * sizeof(*grown));
+    if (!grown) {
+        return fm_no_memory(err);
+    }
+    pass->be->ops->release(pass->be, pass->offsets);
+    pass->offsets = grown;
+    pass->pack_capacity = count;
+    return FM_OK;
+}
+
+fm_status_t fm_engine_pass_create(fm_engine_model_t *model, bool train,
+                                  fm_engine_pass_t **pass_out, fm_error_t *err)
+{
+    const size_t chunk_floats = (size_t)1 << 22; /* 16 MiB of logits */
+    const size_t chunk_min = 16; /* rows that keep the BLAS busy */
+    const size_t chunk_max = 256;
+    const fm_engine_config_t *config = fm_engine_model_config(model);
+    fm_engine_backend_t *be = fm_engine_model_backend(model);
+    fm_engine_pass_t *pass = fm_calloc(1, sizeof(*pass));
+    fm_status_t rc = FM_ERR_NO_MEMORY;
+
+    if (!pass) {
+        return fm_no_memory(err);
+    }
+    size_t fit = chunk_floats / config->vocab_size;
+    pass->model = model;
+    pass->be = be;
+    pass->at = fm_engine_layout(config);
+    pass->heads = fm_engine_config_heads(config);
+    pass->train = train;
+    pass->chunk = fit > chunk_max ? chunk_max : fit;
+    pass->chunk = pass->chunk < chunk_min ? chunk_min : pass->chunk;
+    size_t hidden_bytes = pass->chunk * config->hidden_size * sizeof(float);
+    pass->kept = fm_calloc(config->num_hidden_layers + 1, sizeof(*pass->kept));
+    pass->logits =
+        be->ops->alloc(be, pass->chunk * config->vocab_size * sizeof(float));
+    pass->picked = be->ops->alloc(be, hidden_bytes);
+    pass->dpicked = be->ops->alloc(be, hidden_bytes);
+    pass->row_floats = be->ops->alloc(be, 2 * pass->chunk * sizeof(float));
+    pass->row_ids = be->ops->alloc(be, 2 * pass->chunk * sizeof(int32_t));
+    if (!pass->kept || !pass->logits || !pass->picked || !pass->dpicked ||
+        !pass->row_floats || !pass->row_ids) {
+        rc = fm_no_memory(err);
+        goto out;
+    }
+    *pass_out = pass;
+    pass = NULL;
+    rc = FM_OK;
+out:
+    fm_engine_pass_destroy(pass);
+    return rc;
+}
+
+fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass)
+{
+    if (pass) {
+        fm_engine_backend_t *be = pass->be;
+        void *blocks[] = {pass->arena,        pass->ids,     pass->offsets,
+                          pass->rotary.table, pass->logits,  pass->picked,
+                          pass->dpicked,      pass->row_ids, pass->row_floats};
+        for (size_t i = 0; i < FM_COUNT_OF(blocks); i++) {
+            be->ops->release(be, blocks[i]);
+        }
+        free(pass->host_ids);
+        free(pass->kept);
+        free(pass);
+    }
+    return NULL;
+}
+
+/* --- forward ------------------------------------------------------------- */
+
+static fm_status_t sequence_check(const fm_engine_config_t *config,
+                                  const fm_engine_batch_t *batch, size_t s,
+                                  fm_error_t *err)
+{
+    int32_t begin = batch->offsets[s];
+    int32_t end = batch->offsets[s + 1];
+
+    if (end <= begin) {
+        return fm_error_set(err, FM_ERR_INVALID, "sequence %zu is empty", s);
+    }
+    if ((size_t)(end - begin) > config->max_position_embeddings) {
+        return fm_error_set(err, FM_ERR_LIMIT,
+                            "sequence %zu has %d tokens: "
+                            "max_position_embeddings is %zu",
+                            s, end - begin, config->max_position_embeddings);
+    }
+    for (int32_t i = begin; i < end; i++) {
+        if (batch->tokens[i] < 0 ||
+            (size_t)batch->tokens[i] >= config->vocab_size) {
+            return fm_error_set(err, FM_ERR_INVALID,
+                                "sequence %zu, token %d is %d: vocab_size is "
+                                "%zu",
+                                s, i - begin, batch->tokens[i],
+                                config->vocab_size);
+        }
+    }
+    return FM_OK;
+}
+
+/* Check the batch, make room for it, bring ids to the device. */
+static fm_status_t batch_load(fm_engine_pass_t *pass,
+                              const fm_engine_batch_t *batch,
+                              const int32_t *slots, fm_error_t *err)
+{
+    const fm_engine_config_t *config = fm_engine_model_config(pass->model);
+    fm_status_t rc = FM_OK;
+    size_t longest = 0;
+
+    pass->rows = 0;
+    if (batch->count == 0 || batch->offsets[0] != 0) {
+        return fm_error_set(err, FM_ERR_INVALID, "an empty batch");
+    }
+    for (size_t s = 0; s < batch->count; s++) {
+        if ((rc = sequence_check(config, batch, s, err)) < 0) {
+            return rc;
+        }
+        size_t length = (size_t)(batch->offsets[s + 1] - batch->offsets[s]);
+        longest = length > longest ? length : longest;
+    }
+    size_t rows = (size_t)batch->offsets[batch->count];
+    if (rows > FM_ENGINE_BATCH_TOKENS) {
+        return fm_error_set(err, FM_ERR_LIMIT,
+                            "a batch of %zu tokens: the limit is %zu", rows,
+                            FM_ENGINE_BATCH_TOKENS);
+    }
+    if ((rc = arena_reach(pass, rows, err)) < 0 ||
+        (rc = pack_reach(pass, batch->count, err)) < 0 ||
+        (rc = fm_engine_rotary_reach(&pass->rotary, pass->be, config, longest,
+                                     err)) < 0) {
+        return rc;
+    }
+    memcpy(pass->host_ids, batch->tokens, rows * sizeof(int32_t));
+    for (size_t s = 0; s < batch->count; s++) {
+        for (int32_t i = batch->offsets[s]; i < batch->offsets[s + 1]; i++) {
+            pass->host_ids[rows + (size_t)i] = i - batch->offsets[s];
+            pass->host_ids[2 * rows + (size_t)i] = slots ? slots[s] : 0;
+        }
+    }
+    pass->be->ops->upload(pass->be, pass->ids, pass->host_ids,
+                          3 * rows * sizeof(int32_t));
+    pass->be->ops->upload(pass->be, pass->offsets, batch->offsets,
+                          (batch->count + 1) * sizeof(int32_t));
+    pass->pack = (fm_engine_pack_t){
+        .offsets = pass->offsets, .count = batch->count, .longest = longest};
+    pass->rows = rows;
+    return FM_OK;
+}
+
+static void layer_forward(fm_engine_pass_t *pass, size_t l,
+                          const fm_engine_cache_t *cache)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const float *w = fm_engine_model_data(pass->model) + pass->at.first_layer +
+                     l * pass->at.layer;
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_engine_backend_t *be = pass->be;
+    struct layer_kept *k = &pass->kept[l];
+    float eps = (float)c->rms_norm_eps;
+    size_t n = pass->rows;
+    size_t hidden = c->hidden_size;
+    const int32_t *positions = pass->ids + n;
+
+    ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
+                         w + pass->at.input_norm, eps, n, hidden);
+    ops->linear_forward(be, k->qkv, pass->normed, w + pass->at.qkv, n, hidden,
+                        fm_engine_qkv_width(c), false);
+    ops->rope(be, k->qkv, pass->rotary.table, positions, n, &pass->heads,
+              false);
+    if (cache) {
+        ops->cache_store(be, cache, k->qkv, pass->ids + 2 * n, positions, n,
+                         &pass->heads);
+    }
+    ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack,
+                           &pass->heads);
+    ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
+    ops->linear_forward(be, k->mid, k->mixed, w + pass->at.o, n, hidden, hidden,
+                        true);
+
+    ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
+                         w + pass->at.post_norm, eps, n, hidden);
+    ops->linear_forward(be, k->gate_up, pass->normed, w + pass->at.gate_up, n,
+                        hidden, 2 * c->intermediate_size, false);
+    ops->swiglu_forward(be, pass->product, k->gate_up, n, c->intermediate_size);
+    float *next = pass->kept[l + 1].x;
+    ops->copy(be, next, k->mid, n * hidden * sizeof(float));
+    ops->linear_forward(be, next, pass->product, w + pass->at.down, n,
+                        c->intermediate_size, hidden, true);
+}
+
+fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
+                                   const fm_engine_batch_t *batch,
+                                   const fm_engine_cache_t *caches,
+                                   const int32_t *slots, fm_error_t *err)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const float *w = fm_engine_model_data(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_status_t rc = batch_load(pass, batch, slots, err);
+
+    if (rc < 0) {
+        return rc;
+    }
+    ops->gather(pass->be, pass->kept[0].x, w + pass->at.embedding, pass->ids,
+                pass->rows, c->hidden_size);
+    for (size_t l = 0; l < c->num_hidden_layers; l++) {
+        layer_forward(pass, l, caches ? &caches[l] : NULL);
+    }
+    ops->rmsnorm_forward(pass->be, pass->hidden, pass->hidden_rstd,
+                         pass->kept[c->num_hidden_layers].x, w + pass->at.norm,
+                         (float)c->rms_norm_eps, pass->rows, c->hidden_size);
+    if (pass->train) {
+        ops->zero(pass->be, pass->dhidden,
+                  pass->rows * c->hidden_size * sizeof(float));
+    }
+    return ops->sync(pass->be, err);
+}
+
+/* --- head ---------------------------------------------------------------- */
+
+static fm_status_t rows_check(const fm_engine_pass_t *pass, const int32_t *rows,
+                              const int32_t *targets, size_t count,
+                              fm_error_t *err)
+{
+    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
+
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i] < 0 || (size_t)rows[i] >= pass->rows) {
+            return fm_error_set(err, FM_ERR_INVALID,
+                                "row %d is outside the batch of %zu", rows[i],
+                                pass->rows);
+        }
+        if (targets && (targets[i] < 0 || (size_t)targets[i] >= vocab)) {
+            return fm_error_set(err, FM_ERR_INVALID,
+                                "target %d: vocab_size is %zu", targets[i],
+                                vocab);
+        }
+    }
+    return FM_OK;
+}
+
+/* Logits of at most `chunk` rows into pass->logits. */
+static void chunk_logits(fm_engine_pass_t *pass, const int32_t *rows,
+                         size_t count)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+
+    ops->upload(pass->be, pass->row_ids, rows, count * sizeof(*rows));
+    ops->gather(pass->be, pass->picked, pass->hidden, pass->row_ids, count,
+                c->hidden_size);
+    ops->linear_forward(pass->be, pass->logits, pass->picked,
+                        fm_engine_model_data(pass->model) + pass->at.head,
+                        count, c->hidden_size, c->vocab_size, false);
+}
+
+static void chunk_backward(fm_engine_pass_t *pass, size_t count, float *grads)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+
+    ops->linear_backward(pass->be, pass->dpicked, grads + pass->at.head,
+                         pass->logits, pass->picked,
+                         fm_engine_model_data(pass->model) + pass->at.head,
+                         count, c->hidden_size, c->vocab_size);
+    ops->scatter_add(pass->be, pass->dhidden, pass->dpicked, pass->row_ids,
+                     count, c->hidden_size);
+}
+
+fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass, const int32_t *rows,
+                                const int32_t *targets, const float *scales,
+                                size_t count, float *grads, float *logp_out,
+                                fm_error_t *err)
+{
+    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
+    const fm_engine_ops_t *ops = pass->be->ops;
+    float *device_scales = scales ? pass->row_floats + pass->chunk : NULL;
+    int32_t *device_targets = pass->row_ids + pass->chunk;
+    fm_status_t rc = rows_check(pass, rows, targets, count, err);
+
+    if (rc >= 0 && scales && (!pass->train || !grads)) {
+        rc =
+            fm_error_set(err, FM_ERR_INVALID, "gradients need a training pass");
+    }
+    for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
+        size_t left = count - i;
+        size_t n = left < pass->chunk ? left : pass->chunk;
+        chunk_logits(pass, rows + i, n);
+        ops->upload(pass->be, device_targets, targets + i,
+                    n * sizeof(*targets));
+        if (scales) {
+            ops->upload(pass->be, device_scales, scales + i,
+                        n * sizeof(*scales));
+        }
+        ops->logprob(pass->be, pass->row_floats, pass->logits, device_targets,
+                     device_scales, n, vocab);
+        ops->download(pass->be, logp_out + i, pass->row_floats,
+                      n * sizeof(*logp_out));
+        if (scales) {
+            chunk_backward(pass, n, grads);
+        }
+        rc = ops->sync(pass->be, err);
+    }
+    return rc;
+}
+
+fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass, const int32_t *rows,
+                                  size_t count, float *logits_out,
+                                  fm_error_t *err)
+{
+    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
+    fm_status_t rc = rows_check(pass, rows, NULL, count, err);
+
+    for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
+        size_t left = count - i;
+        size_t n = left < pass->chunk ? left : pass->chunk;
+        chunk_logits(pass, rows + i, n);
+        pass->be->ops->download(pass->be, logits_out + i * vocab, pass->logits,
+                                n * vocab * sizeof(float));
+        rc = pass->be->ops->sync(pass->be, err);
+    }
+    return rc;
+}
+
+/* --- backward ------------------------------------------------------------ */
+
+static void mlp_backward(fm_engine_pass_t *pass, const struct layer_kept *k,
+                         const float *w, float *g)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_engine_backend_t *be = pass->be;
+    size_t n = pass->rows;
+    size_t hidden = c->hidden_size;
+    size_t width = c->intermediate_size;
+
+    ops->swiglu_forward(be, pass->product, k->gate_up, n, width);
+    ops->linear_backward(be, pass->dproduct, g + pass->at.down, pass->dx,
+                         pass->product, w + pass->at.down, n, width, hidden);
+    ops->swiglu_backward(be, pass->dgate_up, pass->dproduct, k->gate_up, n,
+                         width);
+    ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
+                         w + pass->at.post_norm, (float)c->rms_norm_eps, n,
+                         hidden);
+    ops->linear_backward(be, pass->dnormed, g + pass->at.gate_up,
+                         pass->dgate_up, pass->normed, w + pass->at.gate_up, n,
+                         hidden, 2 * width);
+    ops->rmsnorm_backward(be, pass->dx, g + pass->at.post_norm, pass->dnormed,
+                          k->mid, w + pass->at.post_norm, k->mid_rstd, n,
+                          hidden);
+}
+
+static void attention_backward(fm_engine_pass_t *pass,
+                               const struct layer_kept *k, const float *w,
+                               float *g)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_engine_backend_t *be = pass->be;
+    size_t n = pass->rows;
+    size_t hidden = c->hidden_size;
+
+    ops->linear_backward(be, pass->dmixed, g + pass->at.o, pass->dx, k->mixed,
+                         w + pass->at.o, n, hidden, hidden);
+    ops->attention_backward(be, pass->dqkv, pass->dmixed, k->mixed, k->qkv,
+                            k->lse, &pass->pack, &pass->heads);
+    ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n,
+              &pass->heads, true);
+    ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
+                         w + pass->at.input_norm, (float)c->rms_norm_eps, n,
+                         hidden);
+    ops->linear_backward(be, pass->dnormed, g + pass->at.qkv, pass->dqkv,
+                         pass->normed, w + pass->at.qkv, n, hidden,
+                         fm_engine_qkv_width(c));
+    ops->rmsnorm_backward(be, pass->dx, g + pass->at.input_norm, pass->dnormed,
+                          k->x, w + pass->at.input_norm, k->rstd, n, hidden);
+}
+
+fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
+                                    fm_error_t *err)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const float *w = fm_engine_model_data(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    size_t layers = c->num_hidden_layers;
+
+    if (!pass->train || pass->rows == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "backward needs a training pass after forward");
+    }
+    ops->zero(pass->be, pass->dx, pass->rows * c->hidden_size * sizeof(float));
+    ops->rmsnorm_backward(pass->be, pass->dx, grads + pass->at.norm,
+                          pass->dhidden, pass->kept[layers].x,
+                          w + pass->at.norm, pass->hidden_rstd, pass->rows,
+                          c->hidden_size);
+    for (size_t l = layers; l-- > 0;) {
+        size_t at = pass->at.first_layer + l * pass->at.layer;
+        mlp_backward(pass, &pass->kept[l], w + at, grads + at);
+        attention_backward(pass, &pass->kept[l], w + at, grads + at);
+    }
+    ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx, pass->ids,
+                     pass->rows, c->hidden_size);
+    return ops->sync(pass->be, err);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file pass.h
+ * One forward and backward pass of a model over packed sequences.
+ *
+ * Sequences of any lengths lie end to end: no row is padding.  The pass owns
+ * the activations in one arena, sized by the largest batch seen; it grows and
+ * never shrinks.  The order is forward(), head() once or twice, backward().
+ *
+ * The result of a sequence in a forward() of several may depend in the last
+ * bits on the others (matrix products see the whole batch); alone in a
+ * forward() it depends on itself only.
+ *
+ * Threads: as its model.
+ */
+#ifndef FM_ENGINE_PASS_H
+#define FM_ENGINE_PASS_H
+
+#include "engine/model.h"
+
+typedef struct fm_engine_pass fm_engine_pass_t;
+
+/** Sequences to run; host memory, not kept. */
+typedef struct fm_engine_batch {
+    const int32_t *tokens;  /**< [offsets[count]], each below vocab_size */
+    const int32_t *offsets; /**< [count + 1], rising, offsets[0] = 0 */
+    size_t count;
+} fm_engine_batch_t;
+
+/** Most tokens of one batch: keeps row numbers in 31 bits. */
+#define FM_ENGINE_BATCH_TOKENS ((size_t)1 << 22)
+
+/**
+ * @param model  kept; must outlive the pass.
+ * @param train  keep what backward() needs; otherwise all layers share one
+ *               set of activations and backward() is refused.
+ */
+FM_MUST_USE fm_status_t fm_engine_pass_create(fm_engine_model_t *model,
+                                              bool train,
+                                              fm_engine_pass_t **pass_out,
+                                              fm_error_t *err);
+fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass);
+
+/**
+ * Run the layers; the final hidden states stay in the pass.
+ * @param caches  NULL, or per layer a cache that receives keys and values.
+ * @param slots   host [batch->count]: slot of each sequence in the caches.
+ * @retval FM_ERR_INVALID  a token outside the vocabulary, an empty sequence.
+ * @retval FM_ERR_LIMIT    a sequence beyond max_position_embeddings, a batch
+ *                         beyond FM_ENGINE_BATCH_TOKENS.
+ */
+FM_MUST_USE fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
+                                               const fm_engine_batch_t *batch,
+                                               const fm_engine_cache_t *caches,
+                                               const int32_t *slots,
+                                               fm_error_t *err);
+
+/**
+ * Log-probabilities of targets, and with @p scales the gradient of
+ * Σ scales·logp with respect to the head and the hidden states.
+ * The logits exist in chunks of rows only, never for all rows at once.
+ *
+ * @param rows     host [count]: rows of the batch whose state predicts.
+ * @param targets  host [count]: the token each row should predict.
+ * @param scales   host [count], or NULL for the log-probabilities alone.
+ * @param grads    device [model size], += ; NULL without @p scales.
+ * @param logp_out host [count].
+ */
+FM_MUST_USE fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass,
+                                            const int32_t *rows,
+                                            const int32_t *targets,
+                                            const float *scales, size_t count,
+                                            float *grads, float *logp_out,
+                                            fm_error_t *err);
+
+/** Logits of @p rows into host memory [count, vocab_size]. */
+FM_MUST_USE fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass,
+                                              const int32_t *rows, size_t count,
+                                              float *logits_out,
+                                              fm_error_t *err);
+
+/** Carry what head() left back through the layers: @p grads +=. */
+FM_MUST_USE fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass,
+                                                float *grads, fm_error_t *err);
+
+#endif

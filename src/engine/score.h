@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file score.h
+ * Log-probability of a completion given its prompt: reference log-probs of
+ * preference pairs, evaluation.
+ *
+ * Each sequence runs alone, so its result depends on model and sequence only.
+ * Threads: as the model.
+ */
+#ifndef FM_ENGINE_SCORE_H
+#define FM_ENGINE_SCORE_H
+
+#include "engine/model.h"
+
+/** What to score; host memory, not kept. */
+typedef struct fm_engine_score_input {
+    const int32_t *prompt;
+    size_t prompt_count; /**< ≥ 1: begin with bos when there is none */
+    const int32_t *completion;
+    size_t completion_count; /**< ≥ 1 */
+} fm_engine_score_input_t;
+
+typedef struct fm_engine_score {
+    double sum;   /**< Σ log p(completion token | what is before it) */
+    double mean;  /**< sum / count; exp(−mean) is the perplexity */
+    size_t count; /**< tokens of the completion */
+} fm_engine_score_t;
+
+typedef struct fm_engine_scorer fm_engine_scorer_t;
+
+/** @param model  kept; must outlive the scorer; may be trained meanwhile. */
+FM_MUST_USE fm_status_t fm_engine_scorer_create(fm_engine_model_t *model,
+                                                fm_engine_scorer_t **scorer_out,
+                                                fm_error_t *err);
+fm_engine_scorer_t *fm_engine_scorer_destroy(fm_engine_scorer_t *scorer);
+
+/**
+ * @param logp_out  host [completion_count], log-prob of each token; or NULL.
+ * @retval FM_ERR_INVALID  an empty part, a token outside the vocabulary, a
+ *                         result that is not finite.
+ * @retval FM_ERR_LIMIT    longer than max_position_embeddings.
+ */
+FM_MUST_USE fm_status_t fm_engine_score(fm_engine_scorer_t *scorer,
+                                        const fm_engine_score_input_t *input,
+                                        fm_engine_score_t *score_out,
+                                        float *logp_out, fm_error_t *err);
+
+#endif

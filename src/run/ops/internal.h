@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file internal.h
+ * What operators share: the running batch, models, child processes.
+ *
+ * An operator takes validated shapes from nobody: params and values come from
+ * outside and every access checks.  The get_*() helpers name the key and the
+ * allowed range.
+ */
+#ifndef FM_RUN_OPS_INTERNAL_H
+#define FM_RUN_OPS_INTERNAL_H
+
+#include "base/buf.h"
+#include "engine/model.h"
+#include "engine/tokenizer.h"
+#include "engine/train.h"
+#include "run/ops/ops.h"
+
+/** A value read from an object may hold at most this. */
+#define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
+
+/** A loaded model; owned by the cache, valid until the next model call. */
+typedef struct fm_ops_model {
+    fm_engine_model_t *model;
+    fm_engine_tokenizer_t *tokenizer;
+    size_t bytes;
+} fm_ops_model_t;
+
+typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
+
+struct fm_ops {
+    fm_cas_t *cas;
+    char *work_root;
+    fm_engine_backend_t *backend;
+    fm_ops_models_t *models;
+};
+
+/** The batch an operator works on. */
+typedef struct fm_ops_run {
+    fm_ops_t *ops;
+    const fm_ops_sink_t *sink;
+    const char *task_type;
+    const fm_json_t *params; /**< resolved object */
+    const fm_json_t *hints;  /**< object or NULL */
+    const char *checkpoint;  /**< NULL, or digest text */
+    uint32_t *indices;       /**< [count] */
+    fm_json_t **values;      /**< [count] resolved */
+    bool *reported;          /**< [count] */
+    size_t count;
+} fm_ops_run_t;
+
+/** What one item gave: the value and the objects it names. */
+typedef struct fm_ops_output {
+    fm_json_t *value;     /**< owned */
+    fm_digest_t *objects; /**< owned, sealed by the reporter */
+    size_t object_count, object_capacity;
+} fm_ops_output_t;
+
+void fm_ops_output_fini(fm_ops_output_t *output);
+FM_MUST_USE fm_status_t fm_ops_output_object(fm_ops_output_t *output,
+                                             const fm_digest_t *digest,
+                                             fm_error_t *err);
+
+/** An operator over one item. */
+typedef fm_status_t (*fm_ops_one_fn)(fm_ops_run_t *run, size_t item,
+                                     fm_ops_output_t *output, fm_error_t *err);
+/** An operator over the batch: reports items itself; a failure is that of
+ *  all items not reported yet. */
+typedef fm_status_t (*fm_ops_many_fn)(fm_ops_run_t *run, fm_error_t *err);
+
+/* Report an item (ops.c).  A failure is the sink's or the store's. */
+FM_MUST_USE fm_status_t fm_ops_report(fm_ops_run_t *run, size_t item,
+                                      const fm_ops_output_t *output,
+                                      fm_error_t *err);
+FM_MUST_USE fm_status_t fm_ops_report_error(fm_ops_run_t *run, size_t item,
+                                            fm_status_t status,
+                                            const fm_error_t *why,
+                                            fm_error_t *err);
+/** FM_ERR_CANCELLED when the batch is to end. */
+FM_MUST_USE fm_status_t fm_ops_stopping(const fm_ops_run_t *run,
+                                        fm_error_t *err);
+
+/* Parameters (params.c).  Absent and null mean the fallback. */
+FM_MUST_USE fm_status_t fm_ops_get_int(const fm_json_t *object, const char *key,
+                                       int64_t low, int64_t high,
+                                       int64_t fallback, int64_t *out,
+                                       fm_error_t *err);
+FM_MUST_USE fm_status_t fm_ops_get_real(const fm_json_t *object,
+                                        const char *key, double low,
+                                        double high, double fallback,
+                                        double *out, fm_error_t *err);
+/** @param fallback  NULL: the key is required. */
+FM_MUST_USE fm_status_t fm_ops_get_text(const fm_json_t *object,
+                                        const char *key, const char *fallback,
+                                        const char **out, fm_error_t *err);
+FM_MUST_USE fm_status_t fm_ops_get_digest(const fm_json_t *object,
+                                          const char *key, fm_digest_t *out,
+                                          fm_error_t *err);
+/** The value that {"$object": digest} stands for, or @p value; new reference.
+ */
+FM_MUST_USE fm_status_t fm_ops_resolve(fm_cas_t *cas, const fm_json_t *value,
+                                       fm_json_t **value_out, fm_error_t *err);
+
+/* Child processes (process.c). */
+#define OPS_WORDS_BYTES 700 /* last words quoted in an error text */
+
+typedef struct fm_ops_process {
+    const char *const *argv; /**< NULL-terminated, looked up in PATH */
+    const char *const *env;  /**< "NAME=value" on top of ours, or NULL */
+    const char *workdir;
+    int64_t timeout_ns;      /**< 0: none */
+    size_t stdout_bytes_max; /**< more is an error */
+    bool stdout_tail;        /**< keep the end instead: it is a log */
+    bool (*stopping)(void *ctx);
+    void *ctx;
+} fm_ops_process_t;
+
+/**
+ * Run a program to its end in a process group of its own, which dies with us.
+ * @param stdout_out  what it wrote.
+ * @retval FM_ERR_INVALID    exit status or signal; the text has last words.
+ * @retval FM_ERR_TIMEOUT    killed.
+ * @retval FM_ERR_CANCELLED  stopping() said so; killed.
+ * @retval FM_ERR_LIMIT      it wrote too much; killed.
+ */
+FM_MUST_USE fm_status_t fm_ops_process_run(const fm_ops_process_t *process,
+                                           fm_buf_t *stdout_out,
+                                           fm_error_t *err);
+/** A fresh empty directory; free() it after fm_file_remove_tree(). */
+FM_MUST_USE fm_status_t fm_ops_workdir_make(const fm_ops_t *ops,
+                                            char **path_out, fm_error_t *err);
+/** Write a new file; parent directories are made. */
+FM_MUST_USE fm_status_t fm_ops_file_write(const char *path, const void *data,
+                                          size_t len, fm_error_t *err);
+
+/* Models (models.c). */
+FM_MUST_USE fm_status_t fm_ops_models_create(size_t resident_bytes,
+                                             fm_ops_models_t **models_out,
+                                             fm_error_t *err);
+void *fm_ops_models_destroy(fm_ops_models_t *models);
+fm_json_t *fm_ops_models_resident(const fm_ops_models_t *models);
+/** The model that params.model names, resident from now on. */
+FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
+                                          const fm_json_t *source,
+                                          const fm_ops_model_t **model_out,
+                                          fm_error_t *err);
+/** A private one, to be trained. */
+FM_MUST_USE fm_status_t fm_ops_model_build(fm_ops_t *ops,
+                                           const fm_json_t *source,
+                                           fm_ops_model_t *model_out,
+                                           fm_error_t *err);
+void fm_ops_model_fini(fm_ops_model_t *model);
+/** Store tensors and manifest, not sealed.  @param output  gets them all. */
+FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
+                                           const fm_ops_model_t *model,
+                                           fm_ops_output_t *output,
+                                           fm_digest_t *manifest_out,
+                                           fm_error_t *err);
+/** Keep @p model resident as @p digest; it is emptied. */
+void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
+                        fm_ops_model_t *model);
+
+/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
+ * what passes @p limit tokens is cut at the end, as training does. */
+typedef struct fm_ops_sequence {
+    fm_engine_tokens_t tokens;
+    size_t prompt_count; /**< bos included; the rest is the completion */
+} fm_ops_sequence_t;
+void fm_ops_sequence_fini(fm_ops_sequence_t *sequence);
+/** @retval FM_ERR_INVALID  a key is missing, or nothing is left of the
+ *                          completion. */
+FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
+                                               const fm_json_t *prompt,
+                                               const fm_json_t *completion,
+                                               size_t limit,
+                                               fm_ops_sequence_t *out,
+                                               fm_error_t *err);
+/** Tokens a sequence may have: max_seq_length of @p object, at most the
+ *  model's positions. */
+FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
+                                              const fm_json_t *object,
+                                              size_t *limit_out,
+                                              fm_error_t *err);
+
+/* Training states (checkpoint.c). */
+typedef struct fm_ops_training {
+    fm_ops_run_t *run;
+    size_t item;
+    fm_ops_model_t model;
+    fm_engine_trainer_t *trainer;
+    fm_digest_t work;  /**< of parameters and value: whose state it is */
+    double loss_first; /**< of step 1 */
+    uint64_t tokens;   /**< run through the model so far */
+} fm_ops_training_t;
+/** Store, seal and report the state. */
+FM_MUST_USE fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training,
+                                               fm_error_t *err);
+/** Continue from run->checkpoint.  One that is lost or damaged is passed
+ *  over: starting again gives the same result.
+ *  @retval FM_ERR_INVALID  it is the state of other work. */
+FM_MUST_USE fm_status_t fm_ops_checkpoint_load(fm_ops_training_t *training,
+                                               fm_error_t *err);
+
+/* The operators. */
+fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                        fm_error_t *err);
+fm_status_t fm_ops_python(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_command(fm_ops_run_t *run, size_t item,
+                           fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_data_retrieval(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err);
+fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_evaluate(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err);
+
+#endif

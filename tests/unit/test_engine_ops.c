@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every operation of the CPU backend against a plain float64 twin: values
+ * directly, gradients against central differences of the twin.  The twin's
+ * differences are good to 1e-8, so the tolerance is float32's alone.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "engine/backend.h"
+#include "fmtest.h"
+
+/* Odd sizes: every loop has a tail. */
+enum { ROWS = 5, WIDTH = 37, OUT = 11, VOCAB = 53 };
+enum { HEADS = 4, KV = 2, DIM = 22, QKV = (HEADS + 2 * KV) * DIM };
+enum { TOKENS = 80, SEQUENCES = 3, PROBES = 150 };
+
+static const fm_engine_heads_t heads = {
+    .heads = HEADS, .kv_heads = KV, .head_dim = DIM};
+static const int32_t offsets[SEQUENCES + 1] = {0, 70, 71, 80};
+static const fm_engine_pack_t pack = {
+    .offsets = offsets, .count = SEQUENCES, .longest = 70};
+
+/** y = f(x) in float64. */
+typedef void (*twin_fn)(const double *x, double *y);
+
+static fm_engine_backend_t *be;
+static fm_rng_t rng;
+
+static float *floats(size_t count)
+{
+    float *block = fm_calloc(count, sizeof(*block));
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(block);
+    return block;
+}
+
+static float *random_floats(size_t count)
+{
+    float *block = floats(count);
+
+    for (size_t i = 0; i < count; i++) {
+        block[i] = (float)fm_rng_normal(&rng);
+    }
+    return block;
+}
+
+static double *widen(const float *x, size_t count)
+{
+    double *wide = fm_calloc(count, sizeof(*wide));
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(wide);
+    for (size_t i = 0; i < count; i++) {
+        wide[i] = (double)x[i];
+    }
+    return wide;
+}
+
+static void check_close(const char *what, double got, double want, double size)
+{
+    bool good = fabs(got - want) <= 2e-5 * size + 2e-5 * fabs(want);
+
+    if (!good) {
+        (void)fprintf(stderr, "%s: got %.9g, want %.9g\n", what, got, want);
+    }
+    CU_ASSERT(good);
+}
+
+static void check_values(const char *what, twin_fn twin, const float *x,
+                         size_t n, const float *y, size_t m)
+{
+    double *in = widen(x, n);
+    double *out = fm_calloc(m, sizeof(*out));
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(out);
+    twin(in, out);
+    for (size_t i = 0; i < m; i++) {
+        check_close(what, (double)y[i], out[i], 1);
+    }
+    free(in);
+    free(out);
+}
+
+/* dx against d(Σ r·y)/dx, at up to PROBES elements. */
+static void check_gradient(const char *what, twin_fn twin, const float *x,
+                           size_t n, const float *r, size_t m, const float *dx)
+{
+    const double h = 1e-5;
+    double *in = widen(x, n);
+    double *out = fm_calloc(m, sizeof(*out));
+    double largest = 0;
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(out);
+    for (size_t i = 0; i < n; i++) {
+        largest = fmax(largest, fabs((double)dx[i]));
+    }
+    CU_ASSERT(largest > 1e-3);
+    for (size_t probe = 0; probe < n && probe < PROBES; probe++) {
+        size_t i = n <= PROBES ? probe : (size_t)fm_rng_below(&rng, n);
+        double slope = 0;
+        for (int side = 1; side >= -1; side -= 2) {
+            double keep = in[i];
+            in[i] += side * h;
+            twin(in, out);
+            in[i] = keep;
+            for (size_t j = 0; j < m; j++) {
+                slope += side * (double)r[j] * out[j] / (2 * h);
+            }
+        }
+        check_close(what, (double)dx[i], slope, largest);
+    }
+    free(in);
+    free(out);
+}
+
+/* --- RMS norm: x = [rows, width] then weight[width] ----------------------- */
+
+static void rmsnorm_twin(const double *x, double *y)
+{
+    const double *weight = x + ROWS * WIDTH;
+
+    for (size_t r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (size_t i = 0; i < WIDTH; i++) {
+            sum += x[r * WIDTH + i] * x[r * WIDTH + i];
+        }
+        double scale = 1 / sqrt(sum / WIDTH + (double)1e-5F);
+        for (size_t i = 0; i < WIDTH; i++) {
+            y[r * WIDTH + i] = x[r * WIDTH + i] * scale * weight[i];
+        }
+    }
+}
+
+static void test_rmsnorm(void)
+{
+    size_t n = (ROWS + 1) * WIDTH;
+    size_t m = ROWS * WIDTH;
+    float *x = random_floats(n);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *dx = floats(n);
+    float rstd[ROWS];
+
+    be->ops->rmsnorm_forward(be, y, rstd, x, x + m, 1e-5F, ROWS, WIDTH);
+    check_values("rmsnorm", rmsnorm_twin, x, n, y, m);
+    be->ops->rmsnorm_backward(be, dx, dx + m, r, x, x + m, rstd, ROWS, WIDTH);
+    check_gradient("rmsnorm gradient", rmsnorm_twin, x, n, r, m, dx);
+    free(x);
+    free(r);
+    free(y);
+    free(dx);
+}
+
+/* --- linear: x[rows, k] then weight[n, k] --------------------------------- */
+
+static void linear_twin(const double *x, double *y)
+{
+    const double *weight = x + ROWS * WIDTH;
+
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t o = 0; o < OUT; o++) {
+            y[r * OUT + o] = 0;
+            for (size_t i = 0; i < WIDTH; i++) {
+                y[r * OUT + o] += x[r * WIDTH + i] * weight[o * WIDTH + i];
+            }
+        }
+    }
+}
+
+static void test_linear(void)
+{
+    size_t n = (ROWS + OUT) * WIDTH;
+    size_t m = ROWS * OUT;
+    size_t w = ROWS * WIDTH;
+    float *x = random_floats(n);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *twice = floats(m);
+    float *dx = floats(n);
+
+    be->ops->linear_forward(be, y, x, x + w, ROWS, WIDTH, OUT, false);
+    check_values("linear", linear_twin, x, n, y, m);
+    be->ops->linear_rows(be, y, x, x + w, ROWS, WIDTH, OUT, false);
+    check_values("linear rows", linear_twin, x, n, y, m);
+    be->ops->linear_rows(be, twice, x, x + w, ROWS, WIDTH, OUT, true);
+    be->ops->linear_rows(be, twice, x, x + w, ROWS, WIDTH, OUT, true);
+    for (size_t i = 0; i < m; i++) {
+        CU_ASSERT(twice[i] == 2 * y[i]);
+    }
+    be->ops->linear_backward(be, dx, dx + w, r, x, x + w, ROWS, WIDTH, OUT);
+    check_gradient("linear gradient", linear_twin, x, n, r, m, dx);
+    free(x);
+    free(r);
+    free(y);
+    free(twice);
+    free(dx);
+}
+
+/* A row has the same bits alone, and among any others. */
+static void test_linear_rows_invariant(void)
+{
+    enum { MANY = 23 };
+    float *x = random_floats(MANY * WIDTH);
+    float *w = random_floats(OUT * WIDTH);
+    float *all = floats(MANY * OUT);
+    float *one = floats(OUT);
+
+    for (size_t rows = 1; rows <= MANY; rows++) {
+        be->ops->linear_rows(be, all, x, w, rows, WIDTH, OUT, false);
+        for (size_t r = 0; r < rows; r++) {
+            be->ops->linear_rows(be, one, x + r * WIDTH, w, 1, WIDTH, OUT,
+                                 false);
+            CU_ASSERT(memcmp(one, all + r * OUT, OUT * sizeof(*one)) == 0);
+        }
+    }
+    free(x);
+    free(w);
+    free(all);
+    free(one);
+}
+
+/* --- rotary ----------------------------------------------------------------
+ */
+
+enum { POSITIONS = 9 };
+static const int32_t positions[ROWS] = {0, 3, 8, 1, 3};
+static float rope_table[POSITIONS * DIM];
+
+static void rope_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        const double *from = x + r * QKV;
+        double *to = y + r * QKV;
+        memcpy(to, from, QKV * sizeof(*to));
+        for (size_t h = 0; h < HEADS + KV; h++) {
+            for (size_t i = 0; i < DIM / 2; i++) {
+                double angle =
+                    (double)positions[r] * pow(10000, -2.0 * (double)i / DIM);
+                double a = from[h * DIM + i];
+                double b = from[h * DIM + DIM / 2 + i];
+                to[h * DIM + i] = a * cos(angle) - b * sin(angle);
+                to[h * DIM + DIM / 2 + i] = b * cos(angle) + a * sin(angle);
+            }
+        }
+    }
+}
+
+static void test_rope(void)
+{
+    size_t n = ROWS * QKV;
+    float *x = random_floats(n);
+    float *y = floats(n);
+    float *r = random_floats(n);
+    float *dx = floats(n);
+
+    for (size_t p = 0; p < POSITIONS; p++) {
+        for (size_t i = 0; i < DIM / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / DIM);
+            rope_table[p * DIM + i] = (float)cos(angle);
+            rope_table[p * DIM + DIM / 2 + i] = (float)sin(angle);
+        }
+    }
+    memcpy(y, x, n * sizeof(*y));
+    be->ops->rope(be, y, rope_table, positions, ROWS, &heads, false);
+    check_values("rope", rope_twin, x, n, y, n);
+    memcpy(dx, r, n * sizeof(*dx));
+    be->ops->rope(be, dx, rope_table, positions, ROWS, &heads, true);
+    check_gradient("rope gradient", rope_twin, x, n, r, n, dx);
+    free(x);
+    free(y);
+    free(r);
+    free(dx);
+}
+
+/* --- attention --------------------------------------------------------------
+ */
+
+static void attend(const double *qkv, size_t begin, size_t row, size_t head,
+                   double *out)
+{
+    size_t group = head / (HEADS / KV);
+    const double *q = qkv + row * QKV + head * DIM;
+    double weights[TOKENS];
+    double total = 0;
+
+    memset(out, 0, DIM * sizeof(*out));
+    for (size_t j = begin; j <= row; j++) {
+        const double *k = qkv + j * QKV + (HEADS + group) * DIM;
+        double score = 0;
+        for (size_t i = 0; i < DIM; i++) {
+            score += q[i] * k[i] / sqrt(DIM);
+        }
+        weights[j] = exp(score);
+        total += weights[j];
+    }
+    for (size_t j = begin; j <= row; j++) {
+        const double *v = qkv + j * QKV + (HEADS + KV + group) * DIM;
+        for (size_t i = 0; i < DIM; i++) {
+            out[i] += weights[j] / total * v[i];
+        }
+    }
+}
+
+static void attention_twin(const double *x, double *y)
+{
+    for (size_t s = 0; s < SEQUENCES; s++) {
+        for (size_t row = (size_t)offsets[s]; row < (size_t)offsets[s + 1];
+             row++) {
+            for (size_t h = 0; h < HEADS; h++) {
+                attend(x, (size_t)offsets[s], row, h,
+                       y + (row * HEADS + h) * DIM);
+            }
+        }
+    }
+}
+
+static void test_attention(void)
+{
+    size_t n = TOKENS * QKV;
+    size_t m = TOKENS * HEADS * DIM;
+    float *x = random_floats(n);
+    float *y = floats(m);
+    float *r = random_floats(m);
+    float *dx = floats(n);
+    float *lse = floats(TOKENS * HEADS);
+
+    be->ops->attention_forward(be, y, lse, x, &pack, &heads);
+    check_values("attention", attention_twin, x, n, y, m);
+    be->ops->attention_backward(be, dx, r, y, x, lse, &pack, &heads);
+    check_gradient("attention gradient", attention_twin, x, n, r, m, dx);
+    free(x);
+    free(y);
+    free(r);
+    free(dx);
+    free(lse);
+}
+
+/* Decoding against the cache gives what the packed forward gives. */
+static void test_attention_decode(void)
+{
+    enum { CAPACITY = 70 };
+    size_t m = TOKENS * HEADS * DIM;
+    float *x = random_floats(TOKENS * QKV);
+    float *y = floats(m);
+    float *one = floats(HEADS * DIM);
+    float *lse = floats(TOKENS * HEADS);
+    fm_engine_cache_t cache = {.keys = floats(SEQUENCES * CAPACITY * KV * DIM),
+                               .values =
+                                   floats(SEQUENCES * CAPACITY * KV * DIM),
+                               .capacity = CAPACITY};
+
+    be->ops->attention_forward(be, y, lse, x, &pack, &heads);
+    for (int32_t s = 0; s < SEQUENCES; s++) {
+        for (int32_t row = offsets[s]; row < offsets[s + 1]; row++) {
+            const float *qkv = x + (size_t)row * QKV;
+            int32_t at = row - offsets[s];
+            be->ops->cache_store(be, &cache, qkv, &s, &at, 1, &heads);
+            be->ops->attention_decode(be, one, qkv, &cache, &s, &at, 1, &heads);
+            for (size_t i = 0; i < HEADS * DIM; i++) {
+                check_close("decode", (double)one[i],
+                            (double)y[(size_t)row * HEADS * DIM + i], 1);
+            }
+        }
+    }
+    free(x);
+    free(y);
+    free(one);
+    free(lse);
+    free(cache.keys);
+    free(cache.values);
+}
+
+/* --- gated activation -------------------------------------------------------
+ */
+
+static void swiglu_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t i = 0; i < WIDTH; i++) {
+            double gate = x[r * 2 * WIDTH + i];
+            double up = x[r * 2 * WIDTH + WIDTH + i];
+            y[r * WIDTH + i] = gate / (1 + exp(-gate)) * up;
+        }
+    }
+}
+
+static void test_swiglu(void)
+{
+    size_t m = ROWS * WIDTH;
+    float *x = random_floats(2 * m);
+    float *y = floats(m);
+    float *r = random_floats(m);
+    float *dx = floats(2 * m);
+
+    x[0] = 200; /* beyond the range of exp in float32, both ways */
+    x[1] = -200;
+    be->ops->swiglu_forward(be, y, x, ROWS, WIDTH);
+    check_values("swiglu", swiglu_twin, x, 2 * m, y, m);
+    be->ops->swiglu_backward(be, dx, r, x, ROWS, WIDTH);
+    check_gradient("swiglu gradient", swiglu_twin, x, 2 * m, r, m, dx);
+    free(x);
+    free(y);
+    free(r);
+    free(dx);
+}
+
+/* --- log-probability ---------------------------------------------------------
+ */
+
+static const int32_t targets[ROWS] = {0, 52, 17, 48, 47};
+
+static void logprob_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        double total = 0;
+        for (size_t i = 0; i < VOCAB; i++) {
+            total += exp(x[r * VOCAB + i]);
+        }
+        y[r] = x[r * VOCAB + (size_t)targets[r]] - log(total);
+    }
+}
+
+static void test_logprob(void)
+{
+    size_t n = ROWS * VOCAB;
+    float *x = random_floats(n);
+    float *dx = floats(n);
+    float scales[ROWS] = {1, -0.5F, 2, 0.25F, -3};
+    float y[ROWS];
+
+    memcpy(dx, x, n * sizeof(*x));
+    be->ops->logprob(be, y, dx, targets, NULL, ROWS, VOCAB);
+    CU_ASSERT(memcmp(dx, x, n * sizeof(*x)) == 0);
+    check_values("logprob", logprob_twin, x, n, y, ROWS);
+    be->ops->logprob(be, y, dx, targets, scales, ROWS, VOCAB);
+    check_gradient("logprob gradient", logprob_twin, x, n, scales, ROWS, dx);
+
+    x[0] = 1e4F; /* no overflow */
+    x[VOCAB + 50] = NAN;
+    x[2 * VOCAB + 3] = INFINITY;
+    be->ops->logprob(be, y, x, targets, NULL, ROWS, VOCAB);
+    CU_ASSERT(y[0] == 0);
+    CU_ASSERT(isnan(y[1]) && !isfinite(y[2]) && isfinite(y[3]));
+    free(x);
+    free(dx);
+}
+
+/* --- rows, optimiser
+ * ---------------------------------------------------------- */
+
+static void test_gather_scatter(void)
+{
+    const int32_t ids[4] = {2, 0, 2, 1};
+    float *table = random_floats(3 * WIDTH);
+    float *out = floats(4 * WIDTH);
+    float *back = floats(3 * WIDTH);
+
+    be->ops->gather(be, out, table, ids, 4, WIDTH);
+    be->ops->scatter_add(be, back, out, ids, 4, WIDTH);
+    for (size_t i = 0; i < WIDTH; i++) {
+        CU_ASSERT(out[WIDTH + i] == table[i]);
+        CU_ASSERT(back[i] == table[i]);
+        CU_ASSERT(back[WIDTH + i] == table[WIDTH + i]);
+        CU_ASSERT(back[2 * WIDTH + i] == 2 * table[2 * WIDTH + i]);
+    }
+    free(table);
+    free(out);
+    free(back);
+}
+
+static void test_adamw(void)
+{
+    const fm_engine_adamw_t u = {.learning_rate = 0.01F,
+                                 .beta1 = 0.9F,
+                                 .beta2 = 0.99F,
+                                 .eps = 1e-6F,
+                                 .weight_decay = 0.1F,
+                                 .correction1 = 0.1F,
+                                 .correction2 = 0.01F,
+                                 .grad_scale = 0.5F};
+    float *p = random_floats(WIDTH);
+    float *g = random_floats(WIDTH);
+    float *m = random_floats(WIDTH);
+    float *v = random_floats(WIDTH);
+    double squares = 0;
+    double sum = 0;
+
+    for (size_t i = 0; i < WIDTH; i++) {
+        v[i] *= v[i];
+    }
+    double *p0 = widen(p, WIDTH);
+    double *m0 = widen(m, WIDTH);
+    double *v0 = widen(v, WIDTH);
+    be->ops->adamw(be, p, g, m, v, WIDTH, &u);
+    be->ops->sum_squares(be, &squares, g, WIDTH);
+    for (size_t i = 0; i < WIDTH; i++) {
+        double grad = (double)g[i] * 0.5;
+        double m1 = 0.9 * m0[i] + 0.1 * grad;
+        double v1 = 0.99 * v0[i] + 0.01 * grad * grad;
+        double step = m1 / 0.1 / (sqrt(v1 / 0.01) + 1e-6);
+        check_close("m", (double)m[i], m1, 1);
+        check_close("v", (double)v[i], v1, 1);
+        check_close("param", (double)p[i], p0[i] - 0.01 * (step + 0.1 * p0[i]),
+                    1);
+        sum += (double)g[i] * (double)g[i];
+    }
+    CU_ASSERT(fabs(squares - sum) < 1e-12 * sum);
+    free(p);
+    free(g);
+    free(m);
+    free(v);
+    free(p0);
+    free(m0);
+    free(v0);
+}
+
+int main(void)
+{
+    static const fm_test_case_t cases[] = {
+        {"rmsnorm", test_rmsnorm},
+        {"linear", test_linear},
+        {"linear rows do not depend on others", test_linear_rows_invariant},
+        {"rope", test_rope},
+        {"attention", test_attention},
+        {"attention against the cache", test_attention_decode},
+        {"swiglu", test_swiglu},
+        {"logprob", test_logprob},
+        {"gather and scatter", test_gather_scatter},
+        {"adamw", test_adamw},
+    };
+    fm_error_t err = {0};
+
+    if (fm_engine_backend_create_cpu(&be, &err) < 0) {
+        (void)fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    fm_rng_init(&rng, 7);
+    int failed = fm_test_main("engine operations", cases, FM_COUNT_OF(cases));
+    fm_engine_backend_destroy(be);
+    return failed;
+}
