@@ -22,9 +22,9 @@
 #define ALIGN_BYTES 4096
 /* HDF5 structure a dataset of its own needs, measured, rounded up: one block
  * of this many bytes keeps structure together at the head of the file. */
-#define STRUCTURE_BYTES_PER_DATASET 1024
-#define STRUCTURE_BYTES_MIN 16384
-#define IMAGE_STEP_BYTES 65536
+#define STRUCTURE_BYTES_PER_DATASET 512
+#define STRUCTURE_BYTES_MIN 8192
+#define IMAGE_STEP_BYTES 4096
 
 static herr_t error_first(unsigned n, const H5E_error2_t *entry, void *ctx)
 {
@@ -505,9 +505,10 @@ static fm_status_t content_write(hid_t file, fm_cas_part_t *parts,
     if (rc >= 0) {
         rc = index_write(file, parts, part_count, header, err);
     }
+    /* No H5Fflush(): that would grow the image to the size of the file, which
+     * a close does not.  A close allocates nothing, so this is the size. */
     if (rc >= 0 &&
-        (fm_fault("cas.flush") || H5Fflush(file, H5F_SCOPE_LOCAL) < 0 ||
-         H5Fget_filesize(file, &file_bytes) < 0)) {
+        (fm_fault("cas.flush") || H5Fget_filesize(file, &file_bytes) < 0)) {
         rc = hdf5_failed(err, "flush");
     }
     if (dcpl >= 0) {
