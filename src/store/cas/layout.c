@@ -338,8 +338,9 @@ static fm_status_t dataset_write(hid_t file, const char *name,
     if (type >= 0) {
         (void)H5Tclose(type);
     }
-    if (set >= 0) {
-        (void)H5Dclose(set);
+    /* The close writes what H5Dwrite() buffered. */
+    if (set >= 0 && H5Dclose(set) < 0 && rc >= 0) {
+        rc = hdf5_failed(err, name);
     }
     return rc;
 }
@@ -382,6 +383,7 @@ out:
 struct image {
     uint8_t *bytes;
     size_t len;
+    bool failed; /* memory ran out once: HDF5 may go on with a hole */
 };
 
 static void *image_malloc(size_t bytes, H5FD_file_image_op_t op, void *udata)
@@ -391,6 +393,7 @@ static void *image_malloc(size_t bytes, H5FD_file_image_op_t op, void *udata)
     (void)op;
     image->bytes = fm_malloc(bytes);
     image->len = image->bytes ? bytes : 0;
+    image->failed = image->failed || !image->bytes;
     return image->bytes;
 }
 
@@ -405,6 +408,7 @@ static void *image_realloc(void *block, size_t bytes, H5FD_file_image_op_t op,
         image->bytes = grown;
         image->len = bytes;
     }
+    image->failed = image->failed || !grown;
     return grown;
 }
 
@@ -554,6 +558,9 @@ fm_status_t fm_cas_layout_make(fm_cas_part_t *parts, size_t part_count,
     if (H5Fclose(file) < 0) {
         /* HDF5 may still use the image: leave it to HDF5. */
         return rc < 0 ? rc : hdf5_failed(err, "close file");
+    }
+    if (image->failed) {
+        rc = fm_no_memory(err);
     }
     if (rc < 0) {
         goto out;
