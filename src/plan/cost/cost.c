@@ -237,11 +237,21 @@ static struct model *model_find(const fm_cost_t *cost, uint32_t task,
     return at ? &cost->models[*at] : NULL;
 }
 
-/* Solve the 2×2 normal equations with the prior as a ridge on (a, b); where a
- * parameter comes out negative, it is zero and the other is fitted alone. */
+/*
+ * Solve the 2×2 normal equations with the prior as a ridge on (a, b); where a
+ * parameter comes out negative, it is zero and the other is fitted alone.
+ * The prior is scaled to the results first: a roofline is wrong by a factor
+ * far more often than in the ratio of its two parts.
+ */
 static void model_solve(const struct model *m, double call, double unit,
                         double *a_out, double *b_out)
 {
+    double scale =
+        (call * m->y + unit * m->xy) /
+        (call * call * m->s + 2 * call * unit * m->x + unit * unit * m->xx);
+
+    call *= scale;
+    unit *= scale;
     double ka = PRIOR_SAMPLES / (call * call);
     double kb = PRIOR_SAMPLES / (unit * unit);
     double aa = m->s + ka;
@@ -273,7 +283,7 @@ void fm_cost_estimate(const fm_cost_t *cost, uint32_t task, uint32_t device,
     double squares = 0;
 
     prior_get(cost, task, device, &a, &b);
-    if (m) {
+    if (m && m->n > 0 && m->s > 0 && m->y > 0) {
         model_solve(m, a, b, &a, &b);
         n = m->n;
         squares = m->squares;
