@@ -363,7 +363,7 @@ static fm_json_t *container_json(fm_wf_arena_t *arena,
     return json;
 }
 
-static fm_json_t *make_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
+fm_json_t *fm_wf_json_fresh(const fm_wf_value_t *value)
 {
     switch (value->type) {
     case FM_JSON_NULL:
@@ -377,10 +377,11 @@ static fm_json_t *make_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
     case FM_JSON_STRING:
         return fm_json_string(value->text);
     case FM_JSON_ARRAY:
+        return fm_json_array();
     case FM_JSON_OBJECT:
         break;
     }
-    return container_json(arena, value);
+    return fm_json_object();
 }
 
 const fm_json_t *fm_wf_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
@@ -391,7 +392,8 @@ const fm_json_t *fm_wf_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
             const fm_wf_value_t *from;
             fm_wf_value_t *to;
         } cast = {.from = value};
-        cast.to->json = make_json(arena, value);
+        cast.to->json = value->count ? container_json(arena, value)
+                                      : fm_wf_json_fresh(value);
         if (value->json) {
             cast.to->next_with_json = arena->with_json;
             arena->with_json = cast.to;

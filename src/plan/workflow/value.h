@@ -107,6 +107,9 @@ FM_MUST_USE fm_status_t fm_wf_put(fm_wf_arena_t *arena,
 FM_MUST_USE const fm_json_t *fm_wf_json(fm_wf_arena_t *arena,
                                         const fm_wf_value_t *value);
 
+/** A JSON value of its own: a scalar, or an empty list or map. */
+FM_MUST_USE fm_json_t *fm_wf_json_fresh(const fm_wf_value_t *value);
+
 /** Parse YAML text to a tree (yaml.c). */
 FM_MUST_USE fm_status_t fm_wf_yaml_parse(fm_wf_arena_t *arena, const char *text,
                                          size_t len,
