@@ -16,9 +16,9 @@ static fm_status_t check_section(fm_workflow_t *wf,
 {
     const fm_json_t *json = fm_wf_json(&wf->arena, tree);
 
-    return json ? fm_wf_check(section, json, tree, path, FM_WF_ALL, true,
-                              source)
-                : fm_no_memory(source->err);
+    return json
+               ? fm_wf_check(section, json, tree, path, FM_WF_ALL, true, source)
+               : fm_no_memory(source->err);
 }
 
 /* "90s", "1h30m", 90, 1.5: seconds; negative when malformed. */
@@ -199,9 +199,9 @@ static fm_status_t read_stage(fm_workflow_t *wf, const fm_wf_value_t *entry,
         .own = fm_wf_get(entry, "spec"),
         .depends = fm_wf_get(entry, "dependsOn"),
     };
-    if (!stage->own && !(stage->own = fm_wf_container(
-                             &wf->arena, FM_JSON_OBJECT, entry->line,
-                             entry->column, NULL, 0))) {
+    if (!stage->own &&
+        !(stage->own = fm_wf_container(&wf->arena, FM_JSON_OBJECT, entry->line,
+                                       entry->column, NULL, 0))) {
         return fm_no_memory(source->err);
     }
     stage->implied = chain && !stage->depends && index > 0;
@@ -233,8 +233,7 @@ static fm_status_t read_stages(fm_workflow_t *wf, const fm_wf_value_t *spec,
                           FM_WF_STAGES_MAX);
     }
     wf->stage_count = list ? list->count : 1;
-    wf->stages =
-        fm_wf_alloc(&wf->arena, wf->stage_count * sizeof(*wf->stages));
+    wf->stages = fm_wf_alloc(&wf->arena, wf->stage_count * sizeof(*wf->stages));
     if (!wf->stages) {
         return fm_no_memory(source->err);
     }

@@ -54,7 +54,7 @@ typedef struct fm_wf_axis {
 typedef struct fm_wf_trial {
     fm_workflow_trial_t pub;
     const fm_wf_value_t **values; /* by axis; NULL: not set */
-    const size_t *positions;      /* from 1, for names */
+    size_t *positions;            /* from 1, for names */
 } fm_wf_trial_t;
 
 typedef struct fm_wf_node_private {
@@ -113,8 +113,8 @@ FM_MUST_USE fm_status_t fm_wf_effective(fm_workflow_t *wf, uint32_t stage,
 FM_MUST_USE fm_status_t fm_wf_nodes_build(fm_workflow_t *wf,
                                           const fm_wf_source_t *source);
 /** Node that stands for @p stage as seen from @p node. */
-uint32_t fm_wf_target(const fm_workflow_t *wf,
-                      const fm_wf_node_private_t *node, const char *stage);
+uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
+                      const char *stage);
 
 /* rules.c: what the tables cannot say about one node */
 FM_MUST_USE fm_status_t fm_wf_rules_check(const fm_wf_value_t *tree, int task,
@@ -130,12 +130,12 @@ typedef enum fm_wf_form {
 
 typedef struct fm_wf_origin {
     fm_wf_form_t form;
-    const fm_wf_value_t *items;  /* LIST */
-    const fm_wf_value_t *path;   /* FILE */
-    const char *format;          /* FILE: jsonl, csv, text */
-    const fm_wf_value_t *node;   /* NODE */
-    const char *node_path;       /* NODE: NULL: items or export */
-    bool wants_export;           /* NODE by jsonl */
+    const fm_wf_value_t *items; /* LIST */
+    const fm_wf_value_t *path;  /* FILE */
+    const char *format;         /* FILE: jsonl, csv, text */
+    const fm_wf_value_t *node;  /* NODE */
+    const char *node_path;      /* NODE: NULL: items or export */
+    bool wants_export;          /* NODE by jsonl */
 } fm_wf_origin_t;
 
 FM_MUST_USE fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
@@ -164,7 +164,12 @@ typedef struct fm_wf_resolver {
 FM_MUST_USE fm_status_t fm_wf_records(const fm_wf_resolver_t *r,
                                       fm_json_t **out);
 FM_MUST_USE fm_status_t fm_wf_items(const fm_wf_resolver_t *r,
-                                    const fm_json_t *spec,
                                     const fm_json_t *records, fm_json_t **out);
+/** A section of the node's spec, resolved and checked; an empty object where
+ *  the spec has none. */
+FM_MUST_USE fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r,
+                                           const char *name,
+                                           const fm_wf_section_t *section,
+                                           fm_json_t **out);
 
 #endif

@@ -24,8 +24,8 @@ uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
 
 /* --- references and deps -------------------------------------------------- */
 
-static fm_status_t fail_ref(const fm_workflow_t *wf,
-                            const fm_wf_stage_t *stage, const fm_wf_ref_t *ref,
+static fm_status_t fail_ref(const fm_workflow_t *wf, const fm_wf_stage_t *stage,
+                            const fm_wf_ref_t *ref,
                             const fm_wf_source_t *source)
 {
     const char **names = fm_calloc(wf->stage_count, sizeof(*names));
@@ -99,8 +99,7 @@ static fm_status_t bind_deps(fm_workflow_t *wf, fm_wf_node_private_t *node,
         return fm_no_memory(err);
     }
     for (size_t i = 0; i < stage->dep_count; i++) {
-        deps[count++] =
-            fm_wf_target(wf, node, wf->stages[stage->deps[i]].name);
+        deps[count++] = fm_wf_target(wf, node, wf->stages[stage->deps[i]].name);
     }
     for (size_t i = 0; i < node->ref_count; i++) {
         deps[count++] = node->refs[i].target;
@@ -153,7 +152,8 @@ static fm_status_t add_files(fm_workflow_t *wf, uint32_t index,
 {
     const fm_wf_node_private_t *node = &wf->nodes[index];
     const fm_wf_value_t *inputs = fm_wf_get(node->tree, "inputs");
-    const fm_wf_value_t *code = fm_wf_get(fm_wf_get(node->tree, "code"), "path");
+    const fm_wf_value_t *code =
+        fm_wf_get(fm_wf_get(node->tree, "code"), "path");
     fm_status_t rc = FM_OK;
 
     if (node->task == FM_WF_RETRIEVAL) {
@@ -252,9 +252,8 @@ static fm_status_t add_data_node(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                                  const fm_wf_origin_t *origin,
                                  const fm_wf_source_t *source)
 {
-    static const char *const reading[] = {"split",   "test_fraction",
-                                          "shuffle", "seed",
-                                          "columns", "chunk"};
+    static const char *const reading[] = {"split", "test_fraction", "shuffle",
+                                          "seed",  "columns",       "chunk"};
     static const char *const terms[] = {"seed"};
     const fm_wf_value_t *data = fm_wf_get(owner->tree, "data");
     const fm_wf_value_t *read =

@@ -91,9 +91,8 @@ static fm_status_t add_ref(struct finder *f, const char *stage, size_t len,
                            const char *path, size_t path_len, unsigned line,
                            unsigned column, bool wild)
 {
-    fm_status_t rc =
-        fm_grow(&f->refs, &f->capacity, f->count, sizeof(*f->refs),
-                f->source->err);
+    fm_status_t rc = fm_grow(&f->refs, &f->capacity, f->count, sizeof(*f->refs),
+                             f->source->err);
 
     if (rc < 0) {
         return rc;
@@ -284,8 +283,8 @@ fm_status_t fm_wf_ref_value(const fm_wf_resolver_t *r, const char *stage,
                             const fm_json_t **out)
 {
     const fm_json_t *result = NULL;
-    fm_status_t rc = fm_wf_result_of(r, fm_wf_target(r->wf, r->node, stage),
-                                     &result);
+    fm_status_t rc =
+        fm_wf_result_of(r, fm_wf_target(r->wf, r->node, stage), &result);
 
     if (rc < 0) {
         return rc;
@@ -403,9 +402,8 @@ static fm_status_t resolve_container(const fm_wf_resolver_t *r,
     for (size_t i = 0; i < tree->count && rc == FM_OK; i++) {
         fm_json_t *child = NULL;
         rc = fm_wf_resolve(r, tree->members[i].value, maps, &child);
-        if (rc == FM_OK &&
-            (map ? fm_json_set(made, tree->members[i].key, child)
-                 : fm_json_append(made, child)) < 0) {
+        if (rc == FM_OK && (map ? fm_json_set(made, tree->members[i].key, child)
+                                : fm_json_append(made, child)) < 0) {
             rc = fm_no_memory(r->source.err);
         }
     }

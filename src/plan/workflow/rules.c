@@ -85,8 +85,7 @@ static fm_status_t read_file_form(const fm_wf_value_t *data, const char *type,
                     "records or percent, such as train[:200], all[10%:20%]");
     }
     if (strcmp(split.part, "test") == 0 && !fraction) {
-        return fail(source, written,
-                    "split test without data.test_fraction");
+        return fail(source, written, "split test without data.test_fraction");
     }
     return FM_OK;
 }
@@ -166,11 +165,10 @@ static fm_status_t read_jsonl_form(const fm_wf_value_t *data,
 fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
                               const fm_wf_source_t *source, fm_wf_origin_t *out)
 {
-    static const char *const reading[] = {"split",   "test_fraction",
-                                          "shuffle", "seed",
-                                          "columns", "chunk"};
-    static const char *const origins[] = {"items", "prompts", "jsonl",
-                                          "template", "node", "path"};
+    static const char *const reading[] = {"split", "test_fraction", "shuffle",
+                                          "seed",  "columns",       "chunk"};
+    static const char *const origins[] = {"items",    "prompts", "jsonl",
+                                          "template", "node",    "path"};
     const fm_wf_value_t *kind = fm_wf_get(data, "type");
     const char *type = fm_wf_str(kind);
     size_t given = 0;
@@ -442,8 +440,7 @@ static fm_status_t check_inputs(const fm_wf_value_t *inputs,
         const char *text = fm_wf_str(input->value);
         if (map ? !name_is_inside(input->key) : !is_literal(input->value)) {
             return fm_wf_fail(source, input->line, input->column,
-                              FM_ERR_INVALID,
-                              "input; allowed: %s",
+                              FM_ERR_INVALID, "input; allowed: %s",
                               map ? "a relative name without .."
                                   : "a literal local path");
         }
@@ -486,10 +483,9 @@ static fm_status_t check_command(const fm_wf_value_t *tree,
     for (size_t i = 0; env && i < env->count; i++) {
         const fm_wf_member_t *member = &env->members[i];
         if (!*member->key || strchr(member->key, '=') || !member->value->text) {
-            return fm_wf_fail(source, member->line, member->column,
-                              FM_ERR_INVALID,
-                              "env %.60s; allowed: NAME: text, no = in NAME",
-                              member->key);
+            return fm_wf_fail(
+                source, member->line, member->column, FM_ERR_INVALID,
+                "env %.60s; allowed: NAME: text, no = in NAME", member->key);
         }
     }
     for (size_t i = 0; outputs && i < outputs->count; i++) {

@@ -66,11 +66,10 @@ fm_status_t fm_wf_task_check(const fm_wf_source_t *source,
             return FM_OK;
         }
         if (strcmp(name, names[i]) == 0) {
-            return fm_wf_fail(source, value->line, value->column,
-                              FM_ERR_UNSUPPORTED,
-                              "taskType %s is not supported by this version; "
-                              SUPPORTED,
-                              name);
+            return fm_wf_fail(
+                source, value->line, value->column, FM_ERR_UNSUPPORTED,
+                "taskType %s is not supported by this version; " SUPPORTED,
+                name);
         }
     }
     return fm_wf_fail(

@@ -34,9 +34,9 @@ typedef enum fm_wf_type {
     FM_WF_REAL,
     FM_WF_TEXT,
     FM_WF_LIST,
-    FM_WF_MAP,      /* free-form */
-    FM_WF_SECTION,  /* a map with a table of its own */
-    FM_WF_REFUSED   /* part of the language, not of this version */
+    FM_WF_MAP,     /* free-form */
+    FM_WF_SECTION, /* a map with a table of its own */
+    FM_WF_REFUSED  /* part of the language, not of this version */
 } fm_wf_type_t;
 
 typedef struct fm_wf_key {
@@ -57,7 +57,7 @@ typedef struct fm_wf_section {
     size_t count;
 } fm_wf_section_t;
 
-extern const fm_wf_section_t fm_wf_root;      /* the document */
+extern const fm_wf_section_t fm_wf_root; /* the document */
 extern const fm_wf_section_t fm_wf_metadata;
 extern const fm_wf_section_t fm_wf_base_only; /* keys of the base spec alone */
 extern const fm_wf_section_t fm_wf_node;      /* an entry of stages or nodes */

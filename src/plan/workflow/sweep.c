@@ -42,12 +42,12 @@ static fm_status_t add_axis(fm_workflow_t *wf, const fm_wf_member_t *member,
             names[i] = wf->stages[i].name;
         }
         names[wf->stage_count] = "spec";
-        fm_status_t rc = fm_wf_fail(
-            source, member->line, member->column, FM_ERR_INVALID,
-            "swept key %.80s: %s is no node of this workflow%s", member->key,
-            stage,
-            fm_wf_suggest(stage, names, wf->stage_count + 1, hint,
-                          sizeof(hint)));
+        fm_status_t rc =
+            fm_wf_fail(source, member->line, member->column, FM_ERR_INVALID,
+                       "swept key %.80s: %s is no node of this workflow%s",
+                       member->key, stage,
+                       fm_wf_suggest(stage, names, wf->stage_count + 1, hint,
+                                     sizeof(hint)));
         free(names);
         return rc;
     }
@@ -150,12 +150,12 @@ static fm_status_t list_values(fm_workflow_t *wf, fm_wf_trial_t *trial,
 
     for (size_t i = 0; i < wf->axis_count; i++) {
         if (trial->values[i]) {
-            members[count++] = (fm_wf_member_t){
-                .key = wf->axes[i].key, .value = trial->values[i]};
+            members[count++] = (fm_wf_member_t){.key = wf->axes[i].key,
+                                                .value = trial->values[i]};
         }
     }
-    const fm_wf_value_t *map = fm_wf_container(&wf->arena, FM_JSON_OBJECT, 1, 1,
-                                               members, count);
+    const fm_wf_value_t *map =
+        fm_wf_container(&wf->arena, FM_JSON_OBJECT, 1, 1, members, count);
     trial->pub.values = map ? fm_wf_json(&wf->arena, map) : NULL;
     return trial->pub.values ? FM_OK : fm_no_memory(source->err);
 }
@@ -284,8 +284,7 @@ fm_status_t fm_wf_sweep_read(fm_workflow_t *wf, const fm_wf_value_t *sweep,
     if (!wf->axes) {
         return fm_no_memory(source->err);
     }
-    rc = matrix ? read_matrix(wf, matrix, source)
-                : read_list(wf, list, source);
+    rc = matrix ? read_matrix(wf, matrix, source) : read_list(wf, list, source);
     shorten_keys(wf);
     fm_strmap_t *names = fm_strmap_create();
     if (rc == FM_OK && !names) {
@@ -322,10 +321,9 @@ static const fm_wf_value_t *inherited(fm_workflow_t *wf,
             used[i] = true;
         }
         kept[count] = base->members[i];
-        if (key && key->section &&
-            kept[count].value->type == FM_JSON_OBJECT &&
-            !(kept[count].value = inherited(wf, key->section,
-                                            kept[count].value, task, NULL))) {
+        if (key && key->section && kept[count].value->type == FM_JSON_OBJECT &&
+            !(kept[count].value =
+                  inherited(wf, key->section, kept[count].value, task, NULL))) {
             goto out;
         }
         count++;
@@ -341,7 +339,7 @@ out:
 
 static bool names_origin(const fm_wf_value_t *data)
 {
-    static const char *const keys[] = {"type", "items", "prompts",  "path",
+    static const char *const keys[] = {"type", "items", "prompts", "path",
                                        "node", "jsonl", "template"};
 
     for (size_t i = 0; i < FM_COUNT_OF(keys); i++) {
@@ -386,8 +384,8 @@ static const fm_wf_value_t *drop_origins(fm_workflow_t *wf,
         fm_wf_get(fm_wf_get(own, "model"), "source")) {
         const fm_wf_value_t *rest = without(wf, model, "source");
         fm_error_t ignored = {0};
-        if (!rest || fm_wf_put(&wf->arena, base, "model", rest, &base,
-                               &ignored) < 0) {
+        if (!rest ||
+            fm_wf_put(&wf->arena, base, "model", rest, &base, &ignored) < 0) {
             return NULL;
         }
     }

@@ -9,7 +9,7 @@
 #define DATA_TASKS (FM_WF_ECHO | FM_WF_RETRIEVAL | MODEL_TASKS)
 #define SAMPLE_TASKS (FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE | FM_WF_LOGPROBS)
 
-#define BIG 1e9 /* counts: no run reaches it */
+#define BIG 1e9                     /* counts: no run reaches it */
 #define SEED_MAX 9007199254740991.0 /* 2^53 − 1: exact in every JSON reader */
 
 /* Rows in short. */
@@ -37,18 +37,16 @@ static const fm_wf_key_t root_keys[] = {
 TABLE(fm_wf_root, "the document", root_keys);
 
 static const fm_wf_key_t metadata_keys[] = {
-    {TEXT("name")},
-    {TEXT("owner")},
-    {TEXT("tenant")},
-    {INT("priority", -100, 100)},
-    {ANY("deadline")},
-    {MAP("annotations")},
+    {TEXT("name")},    {TEXT("owner")},
+    {TEXT("tenant")},  {INT("priority", -100, 100)},
+    {ANY("deadline")}, {MAP("annotations")},
 };
 TABLE(fm_wf_metadata, "metadata", metadata_keys);
 
 static const fm_wf_key_t base_keys[] = {
-    {TEXT("tenant")}, {INT("priority", -100, 100)}, {ANY("deadline")},
-    {LIST("stages")}, {MAP("graph")},               {MAP("sweep")},
+    {TEXT("tenant")},  {INT("priority", -100, 100)},
+    {ANY("deadline")}, {LIST("stages")},
+    {MAP("graph")},    {MAP("sweep")},
 };
 TABLE(fm_wf_base_only, "spec", base_keys);
 
@@ -152,15 +150,15 @@ static const fm_wf_key_t template_keys[] = {
 static TABLE(template, "data.template", template_keys);
 
 static const fm_wf_key_t jsonl_keys[] = {
-    {TEXT("path")},           {TEXT("node")},
-    {TEXT("prompt_field")},   {TEXT("response_field")},
-    {TEXT("chosen_field")},   {TEXT("rejected_field")},
+    {TEXT("path")},           {TEXT("node")},         {TEXT("prompt_field")},
+    {TEXT("response_field")}, {TEXT("chosen_field")}, {TEXT("rejected_field")},
     {TEXT("text_field")},
 };
 static TABLE(jsonl, "data.jsonl", jsonl_keys);
 
 static const fm_wf_key_t data_keys[] = {
-    {TEXT("type"), .choices = "list|dataset|jsonl|csv|text|node|graph_template"},
+    {TEXT("type"),
+     .choices = "list|dataset|jsonl|csv|text|node|graph_template"},
     {LIST("items")},
     {LIST("prompts")},
     {TEXT("path")},

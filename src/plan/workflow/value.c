@@ -310,10 +310,9 @@ fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
     }
     const fm_wf_value_t *child = value;
     fm_status_t rc = FM_OK;
-    if (rest && (rc = fm_wf_put(arena,
-                                index < count ? root->members[index].value
-                                              : NULL,
-                                rest, value, &child, err)) < 0) {
+    if (rest && (rc = fm_wf_put(
+                     arena, index < count ? root->members[index].value : NULL,
+                     rest, value, &child, err)) < 0) {
         return rc;
     }
     fm_wf_member_t *members = fm_calloc(count + 1, sizeof(*members));
@@ -330,10 +329,10 @@ fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
     members[index].value = child;
     members[index].line = value->line;
     members[index].column = value->column;
-    const fm_wf_value_t *made = fm_wf_container(
-        arena, is_list ? FM_JSON_ARRAY : FM_JSON_OBJECT,
-        root ? root->line : value->line, root ? root->column : value->column,
-        members, count);
+    const fm_wf_value_t *made =
+        fm_wf_container(arena, is_list ? FM_JSON_ARRAY : FM_JSON_OBJECT,
+                        root ? root->line : value->line,
+                        root ? root->column : value->column, members, count);
     bool ok = made && (is_list || members[index].key);
     free(members);
     if (!ok) {
@@ -393,7 +392,7 @@ const fm_json_t *fm_wf_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
             fm_wf_value_t *to;
         } cast = {.from = value};
         cast.to->json = value->count ? container_json(arena, value)
-                                      : fm_wf_json_fresh(value);
+                                     : fm_wf_json_fresh(value);
         if (value->json) {
             cast.to->next_with_json = arena->with_json;
             arena->with_json = cast.to;

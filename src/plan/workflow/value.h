@@ -71,11 +71,9 @@ FM_MUST_USE const char *fm_wf_printf(fm_wf_arena_t *arena, const char *format,
 void fm_wf_arena_fini(fm_wf_arena_t *arena);
 
 /** A list or map of @p members, which are copied; NULL: memory is out. */
-FM_MUST_USE fm_wf_value_t *fm_wf_container(fm_wf_arena_t *arena,
-                                           fm_json_type_t type, unsigned line,
-                                           unsigned column,
-                                           const fm_wf_member_t *members,
-                                           size_t count);
+FM_MUST_USE fm_wf_value_t *
+fm_wf_container(fm_wf_arena_t *arena, fm_json_type_t type, unsigned line,
+                unsigned column, const fm_wf_member_t *members, size_t count);
 /** A string at the place of @p at. */
 FM_MUST_USE fm_wf_value_t *fm_wf_string(fm_wf_arena_t *arena, const char *text,
                                         const fm_wf_value_t *at);

@@ -138,7 +138,7 @@ typedef struct fm_workflow_work {
                             explicit; only what affects the result */
     fm_json_t *items;  /**< array: the value of each item */
     fm_json_t *hints;  /**< object: what the result does not depend on:
-                            resources, save_steps, timeout_s */
+                            resources, save_steps, timeout_s, records */
 } fm_workflow_work_t;
 
 /**
@@ -159,16 +159,17 @@ void fm_workflow_work_fini(fm_workflow_work_t *work);
 /**
  * The visible result of a node from the outputs of its items (W50): vector
  * operators give one item an output; data_retrieval, and python with
- * `emits: items`, return one list that becomes one item an element.
+ * `emits: items`, return one list (or {"items": list}) that becomes one item an
+ * element.
  *
- * @param items    the node's items as fm_workflow_expand() gave them (for
- *                 postprocess.jsonl_export rows); NULL means no metadata.
+ * @param records  `records` of the work's hints, where it has them: what rows
+ *                 of postprocess.jsonl_export call metadata; else NULL.
  * @param outputs  @p count values in item order, each non-NULL.
  * @param result_out  [out] new reference.
  */
 FM_MUST_USE fm_status_t fm_workflow_result(const fm_workflow_t *workflow,
                                            uint32_t node,
-                                           const fm_json_t *items,
+                                           const fm_json_t *records,
                                            const fm_json_t *const *outputs,
                                            size_t count, fm_json_t **result_out,
                                            fm_error_t *err);

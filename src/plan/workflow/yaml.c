@@ -113,9 +113,9 @@ static fm_status_t resolve_plain(const struct builder *b, fm_wf_value_t *value)
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
     static const char *const trues[] = {"true", "True", "TRUE"};
     static const char *const falses[] = {"false", "False", "FALSE"};
-    static const char *const others[] = {
-        ".inf",  ".Inf",  ".INF",  "+.inf", "+.Inf", "+.INF",
-        "-.inf", "-.Inf", "-.INF", ".nan",  ".NaN",  ".NAN"};
+    static const char *const others[] = {".inf",  ".Inf",  ".INF",  "+.inf",
+                                         "+.Inf", "+.INF", "-.inf", "-.Inf",
+                                         "-.INF", ".nan",  ".NaN",  ".NAN"};
     const char *text = value->text;
     const char *digits = NULL;
     int base = integer_base(text, &digits);
@@ -332,8 +332,8 @@ static fm_status_t refuse_duplicates(const struct builder *b,
 static fm_status_t on_end(struct builder *b)
 {
     struct frame *frame = &b->stack[b->depth - 1];
-    fm_status_t rc = frame->type == FM_JSON_OBJECT ? refuse_duplicates(b, frame)
-                                                   : FM_OK;
+    fm_status_t rc =
+        frame->type == FM_JSON_OBJECT ? refuse_duplicates(b, frame) : FM_OK;
 
     if (rc < 0) {
         return rc;
@@ -410,12 +410,11 @@ static fm_status_t fail_parser(const struct builder *b,
     if (parser->error == YAML_READER_ERROR) {
         return fail_reader(b, parser, text, len);
     }
-    return fm_wf_fail(b->source, (unsigned)parser->problem_mark.line + 1,
-                      (unsigned)parser->problem_mark.column + 1, FM_ERR_INVALID,
-                      "not YAML: %s%s%s",
-                      parser->problem ? parser->problem : "syntax error",
-                      parser->context ? " " : "",
-                      parser->context ? parser->context : "");
+    return fm_wf_fail(
+        b->source, (unsigned)parser->problem_mark.line + 1,
+        (unsigned)parser->problem_mark.column + 1, FM_ERR_INVALID,
+        "not YAML: %s%s%s", parser->problem ? parser->problem : "syntax error",
+        parser->context ? " " : "", parser->context ? parser->context : "");
 }
 
 static fm_status_t run(struct builder *b, yaml_parser_t *parser,
