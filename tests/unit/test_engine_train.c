@@ -115,14 +115,17 @@ static void test_sft_mask(void)
     trainer_close(&f, &trainer);
 }
 
+/* Counting upwards is preferred to counting down. */
 static void pairs_fill(fm_engine_pair_t *pairs, const struct data *d)
 {
+    static const int32_t down[9] = {38, 37, 36, 35, 34, 33, 32, 31, 30};
+
     for (size_t p = 0; p + 1 < SAMPLES; p++) {
         pairs[p] = (fm_engine_pair_t){.prompt = d->tokens[p],
                                       .prompt_count = 1 + p,
                                       .chosen = d->tokens[p] + 1 + p,
                                       .chosen_count = 5 + p,
-                                      .rejected = d->tokens[p + 1],
+                                      .rejected = down,
                                       .rejected_count = 9 - p};
     }
 }
