@@ -8,10 +8,11 @@
 #include "engine/model.h"
 #include "fmtest.h"
 
+/* Wide enough that the BLAS treats rows differently by their number. */
 static const fm_engine_config_t fixture_config = {
     .vocab_size = 40,
-    .hidden_size = 24,
-    .intermediate_size = 38,
+    .hidden_size = 48,
+    .intermediate_size = 76,
     .num_hidden_layers = 2,
     .num_attention_heads = 4,
     .num_key_value_heads = 2,

@@ -210,7 +210,7 @@ static void test_parameters(void)
     const fm_engine_param_t *k =
         fm_engine_model_find(f.model, "model.layers.1.self_attn.k_proj.weight");
     CU_ASSERT_PTR_NOT_NULL_FATAL(k);
-    CU_ASSERT(k->rank == 2 && k->shape[0] == 12 && k->shape[1] == 24);
+    CU_ASSERT(k->rank == 2 && k->shape[0] == 24 && k->shape[1] == 48);
     CU_ASSERT_PTR_NULL(fm_engine_model_find(f.model, "model.layers.2"));
 
     /* the same seed gives the same bits, another seed others */

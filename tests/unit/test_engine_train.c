@@ -426,7 +426,7 @@ static void test_step_refusals(void)
         }
     }
     d.tokens[3][4] = 39;
-    FM_ASSERT_OK(fm_engine_model_write(f.model, table->offset + 39 * 24, 1,
+    FM_ASSERT_OK(fm_engine_model_write(f.model, table->offset + 39 * 48, 1,
                                        &bad, &f.err),
                  &f.err);
     state_take(&f, trainer, &before);
