@@ -163,7 +163,7 @@ fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
         return rc;
     }
     struct batch *batch = &pool->batches[id];
-    for (int retry = 0; retry < 2; retry++) {
+    for (int retry = 1; retry >= 0; retry--) { /* at a tie, retries first */
         if (group_find(batch, owner->tenant, owner->priority, retry) != NONE) {
             continue;
         }
