@@ -360,6 +360,28 @@ static void test_order(void)
     CU_ASSERT(flows[2] == 1 && flows[0] == 4 && flows[1] == 2);
 }
 
+static void test_follower_brings_its_deadline(void)
+{
+    const fm_pool_node_spec_t node = {NULL, 0};
+    fm_pool_batch_t batch;
+
+    start();
+    CU_ASSERT(submit("a", 0, 1) == FM_OK && expand(0, 0, 1, 1) == FM_OK);
+    fm_pool_batch_at(pool, 0, &batch);
+    CU_ASSERT(batch.deadline_ns == 0);
+    CU_ASSERT(apply((fm_pool_event_t){.kind = FM_POOL_SUBMIT,
+                                      .submit = {.workflow = 1,
+                                                 .tenant = "b",
+                                                 .deadline_ns = 700,
+                                                 .nodes = &node,
+                                                 .node_count = 1}}) == FM_OK);
+    CU_ASSERT(expand(1, 0, 1, 1) == FM_OK);
+    fm_pool_batch_at(pool, 0, &batch);
+    CU_ASSERT(batch.ready == 1 && batch.deadline_ns == 700);
+    CU_ASSERT(cancel(1) == FM_OK && cancel(0) == FM_OK);
+    CU_ASSERT(fm_pool_batch_count(pool) == 0);
+}
+
 static void test_memory(void)
 {
     enum { FLOWS = 500, ITEMS = 200 };
@@ -433,6 +455,7 @@ int main(void)
         {"replayed attempts", test_replayed_attempts_count},
         {"forget", test_forget_reopens},
         {"order", test_order},
+        {"follower's deadline", test_follower_brings_its_deadline},
         {"memory", test_memory},
         {"out of memory", test_out_of_memory},
     };

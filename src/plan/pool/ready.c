@@ -282,6 +282,20 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
     dues_clean(pool, work->batch);
 }
 
+void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)
+{
+    struct work *work = work_at(pool, id);
+
+    if (deadline_ns >= work->deadline_ns) {
+        return;
+    }
+    work->deadline_ns = deadline_ns;
+    if (work->state == WORK_READY) {
+        due_push(pool, work->batch, id);
+        dues_clean(pool, work->batch);
+    }
+}
+
 static bool work_avoids(const struct work *work, uint32_t worker)
 {
     for (uint8_t i = 0; i < work->avoid_count; i++) {
