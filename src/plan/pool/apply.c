@@ -165,6 +165,8 @@ static void item_want(fm_pool_t *pool, const fm_pool_expand_t *expand,
         } else {
             fm_pool_ready_push(pool, id, false);
         }
+    } else {
+        fm_pool_ready_hurry(pool, id, workflow_of(pool, node_id)->deadline_ns);
     }
 }
 

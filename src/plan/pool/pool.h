@@ -297,7 +297,7 @@ void fm_pool_totals(const fm_pool_t *pool, fm_pool_totals_t *out);
 
 /* --- for the scheduler --------------------------------------------------- */
 
-/** Ready work of one batch key.  O(1) to make. */
+/** Ready work of one batch key.  O(tenant and priority groups) to make. */
 typedef struct fm_pool_batch {
     fm_digest_t key;
     uint32_t task_class;
@@ -306,7 +306,7 @@ typedef struct fm_pool_batch {
     int64_t oldest_ns;    /**< expansion of the oldest */
     int32_t priority;     /**< highest */
     int64_t deadline_ns;  /**< nearest; 0: none */
-    double share;         /**< of its best served tenant, (0, 1]: 1 is owed
+    double share;         /**< of its least served tenant, (0, 1]: 1 is owed
                                most; 0.1 at least */
     uint32_t tenants;     /**< tenant and priority groups with ready work */
     uint32_t depth;       /**< longest chain of nodes that waits for it */

@@ -163,7 +163,7 @@ fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
         return rc;
     }
     struct batch *batch = &pool->batches[id];
-    for (int retry = 0; retry < 2; retry++) {
+    for (int retry = 1; retry >= 0; retry--) { /* at a tie, retries first */
         if (group_find(batch, owner->tenant, owner->priority, retry) != NONE) {
             continue;
         }
@@ -280,6 +280,20 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
         batch->active = NONE;
     }
     dues_clean(pool, work->batch);
+}
+
+void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)
+{
+    struct work *work = work_at(pool, id);
+
+    if (deadline_ns >= work->deadline_ns) {
+        return;
+    }
+    work->deadline_ns = deadline_ns;
+    if (work->state == WORK_READY) {
+        due_push(pool, work->batch, id);
+        dues_clean(pool, work->batch);
+    }
 }
 
 static bool work_avoids(const struct work *work, uint32_t worker)

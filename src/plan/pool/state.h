@@ -238,6 +238,8 @@ fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
                                fm_error_t *err);
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t work, bool front);
 void fm_pool_ready_pop(fm_pool_t *pool, uint32_t work);
+/** A follower came that wants it by @p deadline_ns. */
+void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
 /** Next work of @p batch for @p worker, or NONE. */
 uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t batch,
                             uint32_t worker, bool ignore_avoid);
