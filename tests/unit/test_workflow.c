@@ -189,24 +189,25 @@ static const struct {
      "t.yaml:4:15: unknown key spek in a node; allowed: name, id, dependsOn, "
      "spec; did you mean spec?"},
     {HEAD "  stages: [{name: a}, {name: a}]\n", FM_ERR_INVALID,
-     "t.yaml:3:31: node a is there already, at line 3"},
+     "t.yaml:3:30: node a is there already, at line 3"},
     {HEAD "  graph: {nodes: [{name: draft, dependsOn: draf}]}\n",
      FM_ERR_INVALID,
      "t.yaml:3:44: dependsOn names draf, which is no node of this workflow; "
      "did you mean draft?"},
     {HEAD "  graph: {nodes: [{name: a, dependsOn: b}, {name: b, dependsOn: "
           "a}]}\n",
-     FM_ERR_INVALID, "t.yaml:3:19: a cycle of dependencies: a <- b <- a"},
+     FM_ERR_INVALID,
+     "t.yaml:3:19: a cycle of dependencies (each needs the next): a -> b -> a"},
     {HEAD "  taskType: echo\n  data: {items: [x]}\n  stages: [{name: a}, "
           "{name: b, spec: {data: {items: [\"${c.items}\"]}}}]\n",
-     FM_ERR_INVALID, "t.yaml:5:54: reference to c, which is no node"},
+     FM_ERR_INVALID, "t.yaml:5:55: reference to c, which is no node"},
     {HEAD
      "  taskType: echo\n  data: {items: [x]}\n  graph: {nodes: [{name: a}, "
      "{name: b, spec: {data: {items: [\"${a.items}\"]}}}]}\n",
-     FM_ERR_INVALID, "t.yaml:5:61: a is not upstream of node b; add it"},
+     FM_ERR_INVALID, "t.yaml:5:62: a is not upstream of node b; add it"},
     {HEAD "  taskType: echo\n  data: {items: [x]}\n  stages: [{name: a}, "
           "{name: b, spec: {data: {items: [\"${a.items.0.outptu}\"]}}}]\n",
-     FM_ERR_INVALID, "t.yaml:5:54: path items.0.outptu of node a; an item has"},
+     FM_ERR_INVALID, "t.yaml:5:55: path items.0.outptu of node a; an item has"},
     {HEAD "  taskType: echo\n  data: {items: [\"${a\"]}\n", FM_ERR_INVALID,
      "t.yaml:4:18: reference ${a; allowed: "},
     {HEAD "  taskType: echo\n  data: {items: [1]}\n  training: {steps: 1}\n"
