@@ -542,6 +542,92 @@ static void test_out_of_memory(void)
     fm_buf_fini(&text);
 }
 
+/* The same for expansion. */
+static void test_out_of_memory_expand(void)
+{
+    struct upstream up = {0};
+    fm_workflow_t *wf = parse_file("graph.yaml");
+    uint32_t tool = find(wf, "last@0=uno");
+    bool done = false;
+
+    put_result(&up, find(wf, "draft@0=uno"), "{\"items\":[{\"output\":5}]}");
+    put_result(&up, find(wf, "judge@0=uno"), "{\"items\":[{\"output\":5}]}");
+    for (unsigned n = 1; !done && n < 1000; n++) {
+        char fault[64];
+        fm_workflow_work_t work = {0};
+        fm_error_t err = {0};
+        (void)snprintf(fault, sizeof(fault), "base.alloc:%u", n);
+        CU_ASSERT_FATAL(fm_fault_arm(fault));
+        fm_status_t rc =
+            fm_workflow_expand(wf, tool, NULL, get_result, &up, &work, &err);
+        (void)fm_fault_arm(NULL);
+        done = rc == FM_OK;
+        CU_ASSERT(done || (rc < 0 && !work.params && err.text[0]));
+        CU_ASSERT(n > 1 || !done); /* the fault was hit */
+        fm_workflow_work_fini(&work);
+    }
+    CU_ASSERT(done);
+    upstream_fini(&up);
+    fm_workflow_destroy(wf);
+}
+
+static void test_expand_refusals(void)
+{
+    struct upstream up = {0};
+    fm_workflow_t *wf = parse_file("graph.yaml");
+    uint32_t judge = find(wf, "judge@0=uno");
+    uint32_t tool = find(wf, "tool@0=uno");
+    uint32_t draft = find(wf, "draft@0=uno");
+    fm_workflow_work_t work = {0};
+    fm_error_t err = {0};
+
+    CU_ASSERT(fm_workflow_expand(wf, judge, NULL, get_result, &up, &work,
+                                 &err) == FM_ERR_NOT_FOUND);
+    put_result(&up, draft, "{\"items\":[]}");
+    CU_ASSERT(fm_workflow_expand(wf, judge, NULL, get_result, &up, &work,
+                                 &err) == FM_ERR_NOT_FOUND);
+    CU_ASSERT_STRING_EQUAL(err.text,
+                           "t.yaml:19:47: node judge@0=uno: the result of "
+                           "draft has no items.0.output (it has 0 items)");
+    put_result(&up, draft, "{\"items\":[{\"output\":1},{\"output\":2}]}");
+    CU_ASSERT(fm_workflow_expand(wf, tool, NULL, get_result, &up, &work,
+                                 &err) == FM_ERR_NOT_FOUND);
+    CU_ASSERT_STRING_EQUAL(err.text,
+                           "t.yaml:26:27: node tool@0=uno: file data/a.txt "
+                           "was not stored with the workflow");
+    CU_ASSERT_PTR_NULL(work.params);
+    upstream_fini(&up);
+    fm_workflow_destroy(wf);
+}
+
+/* A reference may stand for a number; its value is checked when it is there. */
+static void test_late_types(void)
+{
+    struct upstream up = {0};
+    fm_workflow_work_t work = {0};
+    fm_error_t err = {0};
+    fm_workflow_t *wf = parse(
+        HEAD "  stages:\n  - {name: a, spec: {taskType: echo, data: {items: "
+             "[1]}}}\n  - name: b\n    spec:\n      taskType: sft\n      "
+             "model: {}\n      data: {items: [x]}\n      training: "
+             "{batch_size: \"${a.items.0.output}\"}\n");
+
+    put_result(&up, 0, "{\"items\":[{\"output\":4}]}");
+    FM_ASSERT_OK(fm_workflow_expand(wf, 1, NULL, get_result, &up, &work, &err),
+                 &err);
+    CU_ASSERT(fm_json_get_int(fm_json_get(work.params, "training"),
+                              "batch_size", 0) == 4);
+    fm_workflow_work_fini(&work);
+    put_result(&up, 0, "{\"items\":[{\"output\":\"four\"}]}");
+    CU_ASSERT(fm_workflow_expand(wf, 1, NULL, get_result, &up, &work, &err) ==
+              FM_ERR_INVALID);
+    CU_ASSERT_STRING_EQUAL(err.text,
+                           "t.yaml:10:30: training.batch_size is \"four\" "
+                           "(string); allowed: an integer");
+    upstream_fini(&up);
+    fm_workflow_destroy(wf);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -555,6 +641,9 @@ int main(void)
         {"work of a graph", test_graph_work},
         {"results", test_result},
         {"out of memory", test_out_of_memory},
+        {"out of memory in expansion", test_out_of_memory_expand},
+        {"refusals in expansion", test_expand_refusals},
+        {"types of references", test_late_types},
     };
     return fm_test_main("workflow", cases, FM_COUNT_OF(cases));
 }
