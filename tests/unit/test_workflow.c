@@ -178,6 +178,8 @@ static const struct {
     {HEAD "  taskType: sft\n  model: {config: {hidden_size: 12}}\n"
           "  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:33: hidden_size is 12; allowed: a multiple"},
+    {HEAD "  taskType: sft\n  model: \"${a.items}\"\n  data: {items: [a]}\n",
+     FM_ERR_INVALID, "t.yaml:4:10: model is "},
     {HEAD "  taskType: echo\n  checkpoint: {load: {}}\n  data: {items: []}\n",
      FM_ERR_UNSUPPORTED, "t.yaml:4:3: checkpoint is not supported"},
     {HEAD "  taskType: data_retrieval\n  data: {path: x.jsonl, split: tran}\n",

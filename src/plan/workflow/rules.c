@@ -518,6 +518,13 @@ static fm_status_t check_python(const fm_wf_value_t *tree,
     bool path = code && code->type == FM_JSON_OBJECT && code->count == 1 &&
                 is_literal(fm_wf_get(code, "path"));
 
+    const fm_wf_value_t *names[] = {fm_wf_get(tree, "entrypoint"),
+                                    fm_wf_get(tree, "emits")};
+    for (size_t i = 0; i < FM_COUNT_OF(names); i++) {
+        if (names[i] && !is_literal(names[i])) {
+            return fail(source, names[i], "a reference; allowed: literal text");
+        }
+    }
     return path || (fm_wf_str(code) && *code->text)
                ? FM_OK
                : fail(source, code ? code : tree,
