@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
 
@@ -319,40 +320,44 @@ static fm_status_t read_edges(fm_workflow_t *wf, const fm_wf_source_t *source)
     return rc;
 }
 
-/* Walk back along unfinished deps: some stage comes twice. */
+/* A dependency that is not done; one exists where the stage is not. */
+static uint32_t undone_dep(const fm_workflow_t *wf, const bool *done,
+                           uint32_t at)
+{
+    const fm_wf_stage_t *stage = &wf->stages[at];
+    size_t k = 0;
+
+    while (done[stage->deps[k]]) {
+        k++;
+    }
+    return stage->deps[k];
+}
+
+/* Walk back along unfinished deps: after stage_count steps the walk is on a
+ * cycle; then once around it. */
 static fm_status_t fail_cycle(const fm_workflow_t *wf, const bool *done,
                               const fm_wf_source_t *source)
 {
-    char path[512] = "";
+    fm_buf_t path = {0};
     uint32_t at = 0;
 
     while (done[at]) {
         at++;
     }
-    for (size_t step = 0; step < 2 * wf->stage_count; step++) {
-        const fm_wf_stage_t *stage = &wf->stages[at];
-        size_t k = 0;
-        while (done[stage->deps[k]]) {
-            k++;
-        }
-        at = stage->deps[k];
-        /* After stage_count steps the walk is on the cycle. */
-        if (step >= wf->stage_count) {
-            size_t used = strlen(path);
-            if (strncmp(path, wf->stages[at].name,
-                        strlen(wf->stages[at].name)) == 0 &&
-                path[strlen(wf->stages[at].name)] == ' ') {
-                break;
-            }
-            if (used + strlen(wf->stages[at].name) + 8 < sizeof(path)) {
-                strcat(path, wf->stages[at].name);
-                strcat(path, " <- ");
-            }
-        }
+    for (size_t step = 0; step < wf->stage_count; step++) {
+        at = undone_dep(wf, done, at);
     }
-    return fm_wf_fail(source, wf->stages[at].line, wf->stages[at].column,
-                      FM_ERR_INVALID, "a cycle of dependencies: %s%s", path,
-                      wf->stages[at].name);
+    uint32_t start = at;
+    do {
+        fm_buf_printf(&path, "%s -> ", wf->stages[at].name);
+        at = undone_dep(wf, done, at);
+    } while (at != start);
+    fm_status_t rc = fm_wf_fail(
+        source, wf->stages[at].line, wf->stages[at].column, FM_ERR_INVALID,
+        "a cycle of dependencies (each needs the next): %.600s%s",
+        fm_buf_cstr(&path), wf->stages[at].name);
+    fm_buf_fini(&path);
+    return rc;
 }
 
 /* Kahn's algorithm, lowest index first (W13): repeated sweeps over the file

@@ -172,4 +172,12 @@ FM_MUST_USE fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r,
                                            const fm_wf_section_t *section,
                                            fm_json_t **out);
 
+/** {"digest": "sha256:…"} of a local file (params.c). */
+FM_MUST_USE fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
+                                        const fm_wf_value_t *path,
+                                        fm_json_t **out);
+/** Fill in the parameters and the hints of training (params.c). */
+FM_MUST_USE fm_status_t fm_wf_params(const fm_wf_resolver_t *r,
+                                     fm_json_t *params, fm_json_t *hints);
+
 #endif

@@ -204,7 +204,7 @@ static fm_status_t find_in_section(struct finder *f, const char *key,
 {
     fm_status_t rc = FM_OK;
 
-    if (strcmp(key, "code") == 0) {
+    if (strcmp(key, "code") == 0 || strcmp(key, "postprocess") == 0) {
         return FM_OK;
     }
     if (strcmp(key, "data") == 0) {

@@ -257,6 +257,10 @@ static fm_status_t check_data(const fm_wf_value_t *tree, int task,
 {
     const fm_wf_value_t *data = fm_wf_get(tree, "data");
     const fm_wf_value_t *columns = fm_wf_get(data, "columns");
+    static const char *const literal[] = {
+        "column",         "prompt_column",   "response_column", "text_column",
+        "chosen_column",  "rejected_column", "separator",       "prompt_field",
+        "response_field", "chosen_field",    "rejected_field",  "text_field"};
     fm_wf_origin_t origin = {0};
     fm_status_t rc = FM_OK;
 
@@ -270,6 +274,13 @@ static fm_status_t check_data(const fm_wf_value_t *tree, int task,
         if (!is_literal(columns->members[i].value)) {
             return fail(source, columns->members[i].value,
                         "data.columns; allowed: names");
+        }
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(literal); i++) {
+        const fm_wf_value_t *name = fm_wf_get(data, literal[i]);
+        name = name ? name : fm_wf_get(fm_wf_get(data, "jsonl"), literal[i]);
+        if (name && fm_wf_ref_inside(fm_wf_str(name))) {
+            return fail(source, name, "a reference; allowed: literal text");
         }
     }
     if (task == FM_WF_RETRIEVAL && origin.form != FM_WF_FORM_FILE) {
@@ -507,6 +518,13 @@ static fm_status_t check_python(const fm_wf_value_t *tree,
     bool path = code && code->type == FM_JSON_OBJECT && code->count == 1 &&
                 is_literal(fm_wf_get(code, "path"));
 
+    const fm_wf_value_t *names[] = {fm_wf_get(tree, "entrypoint"),
+                                    fm_wf_get(tree, "emits")};
+    for (size_t i = 0; i < FM_COUNT_OF(names); i++) {
+        if (names[i] && !is_literal(names[i])) {
+            return fail(source, names[i], "a reference; allowed: literal text");
+        }
+    }
     return path || (fm_wf_str(code) && *code->text)
                ? FM_OK
                : fail(source, code ? code : tree,

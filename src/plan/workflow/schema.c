@@ -242,7 +242,8 @@ static fm_status_t check_member(const struct check *c, const char *name,
                           "%s%s%s is not supported by this version: %s",
                           c->path, *c->path ? "." : "", name, key->why);
     }
-    if (!c->strict && fm_wf_ref_is_whole(fm_json_str(json))) {
+    bool map = key->type == FM_WF_SECTION || key->type == FM_WF_MAP;
+    if (!c->strict && !map && fm_wf_ref_is_whole(fm_json_str(json))) {
         return FM_OK;
     }
     fm_status_t rc = check_value(c, key, json, at->line, at->column);
