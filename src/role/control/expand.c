@@ -196,17 +196,13 @@ static fm_status_t load_finish(struct load *load, fm_error_t *err)
 {
     fm_control_t *control = load->control;
     const fm_run_t *run = fm_state_run(control->fabric->state, load->run);
-    fm_json_t *items = fm_vector_items(run->vectors[load->node]);
+    fm_json_t *records = fm_vector_records(run->vectors[load->node]);
     fm_json_t *result = NULL;
-    fm_status_t rc = FM_ERR_NO_MEMORY;
+    fm_status_t rc = fm_workflow_result(run->workflow, load->node, records,
+                                        (const fm_json_t *const *)load->values,
+                                        load->count, &result, err);
 
-    if (!items) {
-        return fm_no_memory(err);
-    }
-    rc = fm_workflow_result(run->workflow, load->node, items,
-                            (const fm_json_t *const *)load->values, load->count,
-                            &result, err);
-    fm_json_drop(items);
+    fm_json_drop(records);
     if (rc >= 0) {
         return result_put(control, load->run, load->node, result, NULL, err);
     }

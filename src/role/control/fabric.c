@@ -292,19 +292,17 @@ fm_status_t fm_fabric_read(fm_fabric_t *fabric, const fm_digest_t *digest,
     return fm_cas_get(fabric->cas, digest, out, err);
 }
 
-fm_json_t *fm_vector_items(const fm_vector_t *vector)
+fm_json_t *fm_vector_records(const fm_vector_t *vector)
 {
-    fm_json_t *items = fm_json_array();
+    fm_json_t *hints = NULL;
+    fm_json_t *records = NULL;
 
-    for (uint32_t i = 0; items && i < vector->count; i++) {
-        const char *text = fm_vector_item(vector, i);
-        fm_json_t *value = NULL;
-        if (fm_json_parse(text, strlen(text), "item", &value, NULL) < 0 ||
-            fm_json_append(items, value) < 0) {
-            return fm_json_drop(items);
-        }
+    if (fm_json_parse(vector->hints, strlen(vector->hints), "hints", &hints,
+                      NULL) >= 0) {
+        records = fm_json_keep(fm_json_get(hints, "records"));
     }
-    return items;
+    fm_json_drop(hints);
+    return records;
 }
 
 static fm_status_t read_output(fm_fabric_t *fabric, const fm_run_t *run,
@@ -335,7 +333,7 @@ fm_status_t fm_fabric_result(fm_fabric_t *fabric, const fm_run_t *run,
 {
     const fm_vector_t *vector = run->vectors[node];
     fm_json_t **outputs = NULL;
-    fm_json_t *items = NULL;
+    fm_json_t *records = NULL;
     fm_pool_node_t info;
     fm_status_t rc =
         fm_pool_node_get(fm_state_pool(fabric->state), run->index, node, &info);
@@ -351,15 +349,15 @@ fm_status_t fm_fabric_result(fm_fabric_t *fabric, const fm_run_t *run,
                             fm_pool_state_name(info.state));
     }
     outputs = fm_calloc(vector->count, sizeof(fm_json_t *));
-    items = fm_vector_items(vector);
-    if (!outputs || !items) {
+    records = fm_vector_records(vector);
+    if (!outputs) {
         rc = fm_no_memory(err);
     }
     for (uint32_t i = 0; rc >= 0 && i < vector->count; i++) {
         rc = read_output(fabric, run, node, i, &outputs[i], err);
     }
     if (rc >= 0) {
-        rc = fm_workflow_result(run->workflow, node, items,
+        rc = fm_workflow_result(run->workflow, node, records,
                                 (const fm_json_t *const *)outputs,
                                 vector->count, result_out, err);
     }
@@ -367,6 +365,6 @@ fm_status_t fm_fabric_result(fm_fabric_t *fabric, const fm_run_t *run,
         fm_json_drop(outputs[i]);
     }
     free(outputs);
-    fm_json_drop(items);
+    fm_json_drop(records);
     return rc;
 }

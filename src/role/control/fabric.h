@@ -71,7 +71,8 @@ FM_MUST_USE fm_status_t fm_fabric_result(fm_fabric_t *fabric,
                                          fm_json_t **result_out,
                                          fm_error_t *err);
 
-/** Items of a vector as a JSON array, new reference; NULL: out of memory. */
-FM_MUST_USE fm_json_t *fm_vector_items(const fm_vector_t *vector);
+/** The records an export reads its metadata from (hints), a new reference;
+ *  NULL where the node has no such export. */
+FM_MUST_USE fm_json_t *fm_vector_records(const fm_vector_t *vector);
 
 #endif
