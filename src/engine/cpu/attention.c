@@ -75,7 +75,7 @@ static void softmax_row(float *row, size_t live, size_t width, float *sum_out,
 static void tile_forward(const tile_t *t, float *out, size_t out_stride,
                          float *lse, size_t lse_stride, float *scores)
 {
-    float scale[BLOCK];
+    float scale[BLOCK] = {0};
 
     tile_scores(t, scores);
     for (size_t r = 0; r < t->rows; r++) {
