@@ -17,7 +17,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+/* Not under ThreadSanitizer: it instruments the function that picks a clone,
+ * which runs before the sanitizer does. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&         \
+    !defined(__SANITIZE_THREAD__)
 #define FM_VEC_CLONES                                                          \
     __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
 #else
