@@ -465,7 +465,8 @@ static hid_t file_create(struct image *image, size_t dataset_count,
         H5Pset_alignment(fapl, ALIGN_FROM_BYTES, ALIGN_BYTES) >= 0 &&
         H5Pset_meta_block_size(fapl, structure) >= 0 &&
         H5Pset_userblock(fcpl, FM_CAS_HEADER_BYTES) >= 0) {
-        file = H5Fcreate("flowmesh-segment", H5F_ACC_TRUNC, fcpl, fapl);
+        /* A name that cannot exist: HDF5 looks for it, in vain. */
+        file = H5Fcreate("/dev/null/segment", H5F_ACC_TRUNC, fcpl, fapl);
     }
     if (file < 0) { /* at once: every further call clears the cause */
         (void)hdf5_failed(err, "create file");
