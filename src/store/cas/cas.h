@@ -282,8 +282,9 @@ FM_MUST_USE fm_status_t fm_cas_verify(fm_cas_t *cas, bool quarantine,
                                       fm_cas_verify_result_t *result_out,
                                       fm_error_t *err);
 /** Drop a sealed object, all copies, from this handle's index, so that it can
- *  be put again; the files stay.  A later refresh does not bring it back, an
- *  open does.  False when it is unknown or pending. */
+ *  be put again; the files stay.  A refresh brings back copies in segments new
+ *  to this handle only, an open brings back all.  False when it is unknown or
+ * pending. */
 bool fm_cas_forget(fm_cas_t *cas, const fm_digest_t *digest);
 /** Remove temporary files last written more than @p age_s seconds ago: a live
  *  writer holds one for as long as one seal takes. */
