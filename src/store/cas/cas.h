@@ -17,8 +17,9 @@
  * segment for writing.  Readers never pass a foreign file to HDF5: they parse
  * a checksummed header and index themselves.
  *
- * Memory: 32 bytes an indexed copy and 60 to 120 of hash table a digest, 72
- * more for a tensor; pending objects up to seal_bytes.
+ * Memory: 100 to 200 bytes an object (a 48-byte hash slot, load 0.35 to 0.7,
+ * and a 32-byte entry in a doubling array), 72 to 144 more for a tensor, and
+ * pending objects up to seal_bytes.
  */
 #ifndef FM_STORE_CAS_CAS_H
 #define FM_STORE_CAS_CAS_H
