@@ -78,6 +78,15 @@ FM_EXPORT fm_status_t fm_error_set_errno(fm_error_t *err, fm_status_t status,
 FM_EXPORT void fm_error_wrap(fm_error_t *err, const char *format, ...)
     FM_PRINTF(2, 3);
 
+#if defined(__clang_analyzer__) || defined(FM_ANALYSE)
+/* Tells the analyser what it cannot see: the status comes back.  Without it
+ * every error path is also followed as if it had succeeded. */
+#define fm_error_set(err, status, ...)                                         \
+    ((void)(fm_error_set)(err, status, __VA_ARGS__), (status))
+#define fm_error_set_errno(err, status, ...)                                   \
+    ((void)(fm_error_set_errno)(err, status, __VA_ARGS__), (status))
+#endif
+
 #ifdef __cplusplus
 }
 #endif

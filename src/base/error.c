@@ -64,6 +64,7 @@ static void trim_partial_character(char *text, size_t len)
     }
 }
 
+FM_PRINTF(2, 0)
 static void format_text(char *text, const char *format, va_list args)
 {
     int n = vsnprintf(text, FM_ERROR_TEXT_BYTES, format, args);
@@ -74,6 +75,10 @@ static void format_text(char *text, const char *format, va_list args)
         trim_partial_character(text, FM_ERROR_TEXT_BYTES - 1);
     }
 }
+
+/* The analyser sees macros of these names (error.h). */
+#undef fm_error_set
+#undef fm_error_set_errno
 
 fm_status_t fm_error_set(fm_error_t *err, fm_status_t status,
                          const char *format, ...)

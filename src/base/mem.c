@@ -82,6 +82,7 @@ fm_status_t fm_grow(void *array, size_t *capacity, size_t count, size_t bytes,
     return FM_OK;
 }
 
+#undef fm_no_memory /* the analyser sees a macro (mem.h) */
 fm_status_t fm_no_memory(fm_error_t *err)
 {
     return fm_error_set(err, FM_ERR_NO_MEMORY, "out of memory");

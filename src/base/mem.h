@@ -33,6 +33,10 @@ FM_MUST_USE fm_status_t fm_grow(void *array, size_t *capacity, size_t count,
 
 /** Set err to "out of memory" and return FM_ERR_NO_MEMORY. */
 fm_status_t fm_no_memory(fm_error_t *err);
+/* As in error.h. */
+#if defined(__clang_analyzer__) || defined(FM_ANALYSE)
+#define fm_no_memory(err) ((void)(fm_no_memory)(err), FM_ERR_NO_MEMORY)
+#endif
 
 #define FM_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

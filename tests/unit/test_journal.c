@@ -230,6 +230,31 @@ static void test_truncate_every_byte(void)
     free(dir);
 }
 
+/* A torn tail longer than what is written next is cut, not overwritten. */
+static void test_long_torn_tail(void)
+{
+    fm_buf_t content = {0};
+    uint64_t ends[3];
+    char *dir = crashed("tail", &content, ends);
+    char *path = data_path(dir, 1);
+    struct seen seen;
+    struct stat st;
+
+    for (int i = 0; i < 1000; i++) {
+        fm_buf_add_u8(&content, (uint8_t)(i * 7));
+    }
+    write_file(path, content.data, content.len);
+    fm_journal_t *journal = open_ok(dir, &seen);
+    CU_ASSERT(seen.count == 9);
+    CU_ASSERT(fm_journal_info(journal).torn_bytes == 1000);
+    CU_ASSERT(stat(path, &st) == 0 &&
+              (uint64_t)st.st_size == fm_journal_info(journal).file_bytes);
+    fm_journal_close(journal);
+    fm_buf_fini(&content);
+    free(path);
+    free(dir);
+}
+
 static void test_flip_every_byte(void)
 {
     fm_buf_t content = {0};
@@ -618,6 +643,7 @@ int main(void)
         {"append, close, replay", test_append_replay},
         {"bounds of records and buffer", test_limits},
         {"cut at every byte", test_truncate_every_byte},
+        {"a long torn tail", test_long_torn_tail},
         {"flip every byte", test_flip_every_byte},
         {"flip after a clean close", test_flip_after_clean_close},
         {"two writers, a reader", test_two_writers},

@@ -117,6 +117,10 @@ FM_MUST_USE fm_status_t fm_link_chaos_create(fm_link_t *inner,
  */
 FM_MUST_USE fm_status_t fm_link_mpi_init(uint32_t *rank_out, uint32_t *size_out,
                                          fm_error_t *err);
+/** Rank 0's @p len bytes to everybody; collective over MPI_COMM_WORLD, before
+ *  links exist: the ranks that wait burn a core each. */
+FM_MUST_USE fm_status_t fm_link_mpi_broadcast(void *bytes, size_t len,
+                                              fm_error_t *err);
 /** The link to all other ranks; collective over MPI_COMM_WORLD. */
 FM_MUST_USE fm_status_t fm_link_mpi_create(const fm_link_options_t *opts,
                                            fm_link_t **link_out,

@@ -445,6 +445,15 @@ fm_status_t fm_link_mpi_init(uint32_t *rank_out, uint32_t *size_out,
     return FM_OK;
 }
 
+fm_status_t fm_link_mpi_broadcast(void *bytes, size_t len, fm_error_t *err)
+{
+    if (len > FM_LINK_MESSAGE_MAX_BYTES) {
+        return fm_error_set(err, FM_ERR_LIMIT, "broadcast of %zu bytes", len);
+    }
+    int code = MPI_Bcast(bytes, (int)len, MPI_BYTE, 0, MPI_COMM_WORLD);
+    return code == MPI_SUCCESS ? FM_OK : mpi_error(code, "MPI_Bcast", err);
+}
+
 fm_status_t fm_link_mpi_create(const fm_link_options_t *opts,
                                fm_link_t **link_out, fm_error_t *err)
 {

@@ -34,7 +34,7 @@ struct fm_storage {
     bool started;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct queue todo;     /* under lock */
+    struct queue waiting;  /* under lock */
     struct queue finished; /* under lock */
     bool stopping;         /* under lock */
     int event_fd;
@@ -71,7 +71,7 @@ static void *storage_main(void *arg)
 
     pthread_mutex_lock(&storage->lock);
     for (;;) {
-        struct job *job = queue_pop(&storage->todo);
+        struct job *job = queue_pop(&storage->waiting);
         if (!job && storage->stopping) {
             break;
         }
@@ -174,7 +174,7 @@ fm_status_t fm_storage_submit(fm_storage_t *storage, fm_reactor_offload_fn work,
     job->done = done;
     job->ctx = ctx;
     pthread_mutex_lock(&storage->lock);
-    queue_push(&storage->todo, job);
+    queue_push(&storage->waiting, job);
     pthread_cond_signal(&storage->changed);
     pthread_mutex_unlock(&storage->lock);
     storage->outstanding++;

@@ -120,6 +120,7 @@ static const struct field lease_fields[] = {
     U32(T, instance),
     STRING(T, task_type, NAME_MAX_BYTES),
     JSON(T, params),
+    JSON(T, hints),
     STRUCTS(T, items, item_count, FM_WIRE_ITEM_MAX, &lease_item_layout),
     I64(T, deadline_ns),
     STRING(T, checkpoint, DIGEST_TEXT_MAX),

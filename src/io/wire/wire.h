@@ -115,6 +115,7 @@ typedef struct fm_msg_lease {
     uint32_t instance;
     const char *task_type;
     const char *params; /**< JSON, shared by the batch */
+    const char *hints;  /**< JSON: what results do not depend on */
     const fm_msg_lease_item_t *items;
     size_t item_count;
     int64_t deadline_ns;    /**< from receipt on; 0: none */

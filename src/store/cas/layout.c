@@ -22,9 +22,9 @@
 #define ALIGN_BYTES 4096
 /* HDF5 structure a dataset of its own needs, measured, rounded up: one block
  * of this many bytes keeps structure together at the head of the file. */
-#define STRUCTURE_BYTES_PER_DATASET 1024
-#define STRUCTURE_BYTES_MIN 16384
-#define IMAGE_STEP_BYTES 65536
+#define STRUCTURE_BYTES_PER_DATASET 512
+#define STRUCTURE_BYTES_MIN 8192
+#define IMAGE_STEP_BYTES 4096
 
 static herr_t error_first(unsigned n, const H5E_error2_t *entry, void *ctx)
 {
@@ -338,8 +338,9 @@ static fm_status_t dataset_write(hid_t file, const char *name,
     if (type >= 0) {
         (void)H5Tclose(type);
     }
-    if (set >= 0) {
-        (void)H5Dclose(set);
+    /* The close writes what H5Dwrite() buffered. */
+    if (set >= 0 && H5Dclose(set) < 0 && rc >= 0) {
+        rc = hdf5_failed(err, name);
     }
     return rc;
 }
@@ -382,6 +383,7 @@ out:
 struct image {
     uint8_t *bytes;
     size_t len;
+    bool failed; /* memory ran out once: HDF5 may go on with a hole */
 };
 
 static void *image_malloc(size_t bytes, H5FD_file_image_op_t op, void *udata)
@@ -391,6 +393,7 @@ static void *image_malloc(size_t bytes, H5FD_file_image_op_t op, void *udata)
     (void)op;
     image->bytes = fm_malloc(bytes);
     image->len = image->bytes ? bytes : 0;
+    image->failed = image->failed || !image->bytes;
     return image->bytes;
 }
 
@@ -405,6 +408,7 @@ static void *image_realloc(void *block, size_t bytes, H5FD_file_image_op_t op,
         image->bytes = grown;
         image->len = bytes;
     }
+    image->failed = image->failed || !grown;
     return grown;
 }
 
@@ -505,9 +509,10 @@ static fm_status_t content_write(hid_t file, fm_cas_part_t *parts,
     if (rc >= 0) {
         rc = index_write(file, parts, part_count, header, err);
     }
+    /* No H5Fflush(): that would grow the image to the size of the file, which
+     * a close does not.  A close allocates nothing, so this is the size. */
     if (rc >= 0 &&
-        (fm_fault("cas.flush") || H5Fflush(file, H5F_SCOPE_LOCAL) < 0 ||
-         H5Fget_filesize(file, &file_bytes) < 0)) {
+        (fm_fault("cas.flush") || H5Fget_filesize(file, &file_bytes) < 0)) {
         rc = hdf5_failed(err, "flush");
     }
     if (dcpl >= 0) {
@@ -553,6 +558,9 @@ fm_status_t fm_cas_layout_make(fm_cas_part_t *parts, size_t part_count,
     if (H5Fclose(file) < 0) {
         /* HDF5 may still use the image: leave it to HDF5. */
         return rc < 0 ? rc : hdf5_failed(err, "close file");
+    }
+    if (image->failed) {
+        rc = fm_no_memory(err);
     }
     if (rc < 0) {
         goto out;

@@ -162,9 +162,10 @@ static fm_status_t segment_check(fm_cas_t *cas, uint32_t number,
     }
     if (rc == FM_ERR_IO || rc == FM_ERR_UNSUPPORTED) {
         /* Not proved damaged, so never put in quarantine. */
-        *(err ? err : &verify->cause) = verify->cause;
-        fm_error_wrap(err, "segment %s", name);
-        return rc;
+        report(verify, &(fm_cas_bad_t){.damage = FM_CAS_DAMAGE_SEGMENT,
+                                       .segment = name,
+                                       .reason = verify->cause.text});
+        return FM_OK;
     }
     if (rc < 0) {
         return segment_lost(cas, number, verify, err);

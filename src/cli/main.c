@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flowmesh: one program for every role and command.  Its table of commands is
+ * the only description of the command line.
+ */
+#include <flowmesh/version.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/cli.h"
+
+static const fm_cli_command_t *const commands[] = {
+    &fm_cli_run,      &fm_cli_validate, &fm_cli_result,  &fm_cli_lineage,
+    &fm_cli_cas_stat, &fm_cli_cas_ls,   &fm_cli_cas_get, &fm_cli_cas_verify,
+};
+
+static const char about[] =
+    "FlowMesh runs LLM workflows as graphs of operators on an HPC cluster: "
+    "shared work runs once, everything is recorded, and a killed run goes on "
+    "where it stopped.";
+
+/* --- help ----------------------------------------------------------------- */
+
+static void print_options(const fm_cli_command_t *command, FILE *out)
+{
+    for (size_t i = 0; i < command->option_count; i++) {
+        const fm_cli_option_t *option = &command->options[i];
+        char left[40];
+        (void)snprintf(left, sizeof(left), "--%s%s%s", option->name,
+                       option->value ? " " : "",
+                       option->value ? option->value : "");
+        (void)fprintf(out, "  %-20s %s\n", left, option->help);
+    }
+    (void)fprintf(out, "  %-20s %s\n", "--help", "say this");
+}
+
+static int help_command(const fm_cli_command_t *command, FILE *out)
+{
+    (void)fprintf(out, "usage: flowmesh %s%s%s%s\n\n%s\n\n", command->name,
+                  command->option_count ? " [options]" : "",
+                  *command->operands ? " " : "", command->operands,
+                  command->text);
+    print_options(command, out);
+    return FM_EXIT_OK;
+}
+
+static int help(FILE *out)
+{
+    (void)fprintf(out, "usage: flowmesh COMMAND [options] [operands]\n\n%s\n\n",
+                  about);
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        (void)fprintf(out, "  %-12s %s\n", commands[i]->name,
+                      commands[i]->summary);
+    }
+    (void)fprintf(out, "\n`flowmesh COMMAND --help` says more.  "
+                       "`flowmesh --version` names the version.\n");
+    return FM_EXIT_OK;
+}
+
+/* The man page, for the build to install. */
+static int man_page(void)
+{
+    (void)printf(".TH FLOWMESH 1 \"\" \"flowmesh %s\"\n.SH NAME\nflowmesh \\- "
+                 "service fabric for LLM workflows\n.SH SYNOPSIS\n"
+                 ".B flowmesh\nCOMMAND [options] [operands]\n"
+                 ".SH DESCRIPTION\n%s\n.SH COMMANDS\n",
+                 FM_VERSION, about);
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        const fm_cli_command_t *command = commands[i];
+        (void)printf(".SS flowmesh %s %s\n%s\n", command->name,
+                     command->operands, command->text);
+        for (size_t k = 0; k < command->option_count; k++) {
+            const fm_cli_option_t *option = &command->options[k];
+            (void)printf(".TP\n.B \\-\\-%s%s%s\n%s\n", option->name,
+                         option->value ? " " : "",
+                         option->value ? option->value : "", option->help);
+        }
+    }
+    (void)printf(".SH EXIT STATUS\n0 done, 1 failed, 2 bad input or usage, "
+                 "3 no fabric or one that another process holds\n"
+                 ".SH ENVIRONMENT\n.TP\n.B FLOWMESH_FABRIC\nthe fabric "
+                 "directory\n.TP\n.B FM_LOG\nerror, warn, info or debug\n");
+    return FM_EXIT_OK;
+}
+
+/* Completion for bash, likewise. */
+static int completion(void)
+{
+    (void)printf("_flowmesh() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n"
+                 "  local words\n  case \"${COMP_WORDS[*]:1:2}\" in\n");
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        (void)printf("  \"%s\"*) words=\"--help", commands[i]->name);
+        for (size_t k = 0; k < commands[i]->option_count; k++) {
+            (void)printf(" --%s", commands[i]->options[k].name);
+        }
+        (void)printf("\" ;;\n");
+    }
+    (void)printf("  cas*) words=\"stat ls get verify\" ;;\n"
+                 "  *) words=\"run validate result lineage cas --help "
+                 "--version\" ;;\n  esac\n"
+                 "  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+                 "  [ ${#COMPREPLY[@]} -gt 0 ] || "
+                 "COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
+                 "complete -F _flowmesh flowmesh\n");
+    return FM_EXIT_OK;
+}
+
+/* --- parsing -------------------------------------------------------------- */
+
+static int parse_option(const fm_cli_command_t *command, char **argv,
+                        int *index, fm_cli_args_t *args)
+{
+    const char *name = argv[*index] + 2;
+    const char *equals = strchr(name, '=');
+    size_t len = equals ? (size_t)(equals - name) : strlen(name);
+
+    for (size_t i = 0; i < command->option_count; i++) {
+        const fm_cli_option_t *option = &command->options[i];
+        if (strlen(option->name) != len ||
+            strncmp(option->name, name, len) != 0) {
+            continue;
+        }
+        if (!option->value) {
+            if (equals) {
+                return fm_cli_fail(FM_EXIT_USAGE, "--%s takes no value",
+                                   option->name);
+            }
+            args->options[i] = "";
+        } else if (equals) {
+            args->options[i] = equals + 1;
+        } else if (argv[*index + 1]) {
+            args->options[i] = argv[++*index];
+        } else {
+            return fm_cli_fail(FM_EXIT_USAGE, "--%s wants a value: %s",
+                               option->name, option->value);
+        }
+        return FM_EXIT_OK;
+    }
+    return fm_cli_fail(FM_EXIT_USAGE,
+                       "%s: no such option; `flowmesh %s --help` lists them",
+                       argv[*index], command->name);
+}
+
+static int run_command(const fm_cli_command_t *command, char **argv)
+{
+    fm_cli_args_t args = {0};
+    bool only_operands = false;
+
+    for (int i = 0; argv[i]; i++) {
+        if (!only_operands && strcmp(argv[i], "--") == 0) {
+            only_operands = true;
+        } else if (!only_operands && (strcmp(argv[i], "--help") == 0 ||
+                                      strcmp(argv[i], "-h") == 0)) {
+            return help_command(command, stdout);
+        } else if (!only_operands && argv[i][0] == '-' && argv[i][1]) {
+            if (argv[i][1] != '-') {
+                return fm_cli_fail(FM_EXIT_USAGE, "%s: options have two dashes",
+                                   argv[i]);
+            }
+            int status = parse_option(command, argv, &i, &args);
+            if (status != FM_EXIT_OK) {
+                return status;
+            }
+        } else if (args.operand_count == command->operand_max) {
+            return fm_cli_fail(FM_EXIT_USAGE, "%s: one operand too many",
+                               argv[i]);
+        } else {
+            args.operands[args.operand_count++] = argv[i];
+        }
+    }
+    if (args.operand_count < command->operand_min) {
+        return fm_cli_fail(FM_EXIT_USAGE, "flowmesh %s wants %s", command->name,
+                           command->operands);
+    }
+    return command->run(&args);
+}
+
+/* Words of a command's name that argv starts with; 0 when it is another. */
+static int match(const char *name, char **argv)
+{
+    int words = 0;
+
+    while (*name) {
+        size_t len = strcspn(name, " ");
+        if (!argv[words] || strlen(argv[words]) != len ||
+            strncmp(argv[words], name, len) != 0) {
+            return 0;
+        }
+        words++;
+        name += len;
+        name += *name == ' ' ? 1 : 0;
+    }
+    return words;
+}
+
+int main(int argc, char **argv)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* a dying peer must not kill us */
+    if (argc < 2) {
+        (void)help(stderr);
+        return FM_EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        (void)printf("flowmesh %s\n", FM_VERSION);
+        return FM_EXIT_OK;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        return help(stdout);
+    }
+    if (strcmp(argv[1], "--man") == 0) {
+        return man_page();
+    }
+    if (strcmp(argv[1], "--completion") == 0) {
+        return completion();
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        int words = match(commands[i]->name, argv + 1);
+        if (words > 0) {
+            int status = run_command(commands[i], argv + 1 + words);
+            return fflush(stdout) != 0 && status == FM_EXIT_OK ? FM_EXIT_FAILED
+                                                               : status;
+        }
+    }
+    return fm_cli_fail(FM_EXIT_USAGE,
+                       "%s: no such command; `flowmesh --help` lists them",
+                       argv[1]);
+}

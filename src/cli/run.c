@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flowmesh run: a workflow from its text to its result table.  Progress goes
+ * to stderr as it happens, the tables (or one JSON object) to stdout at the
+ * end.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "role/control/report.h"
+#include "role/launch/launch.h"
+
+static const fm_cli_option_t options[] = {
+    {"fabric", "DIR",
+     "where state and results live; default $FLOWMESH_FABRIC, else a new one"},
+    {"workers", "N", "embedded workers; default one a core"},
+    {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
+    {"json", NULL, "print one JSON object at the end"},
+    {"quiet", NULL, "no progress"},
+    {"volatile", NULL, "keep no journal: for benchmarks"},
+};
+
+/* Between two progress lines of one node. */
+#define PROGRESS_NS (2 * FM_NS_PER_S)
+
+struct run {
+    bool json;
+    bool quiet;
+    const fm_fabric_t *fabric;
+    uint32_t index;
+    int64_t start_ns;
+    int64_t progress_ns; /* of the last progress line */
+};
+
+static double elapsed(const struct run *run)
+{
+    return (double)(fm_clock_mono_ns() - run->start_ns) / 1e9;
+}
+
+/* --- progress ------------------------------------------------------------- */
+
+static void on_start(void *ctx, const fm_fabric_t *fabric,
+                     const fm_run_t *state)
+{
+    struct run *run = ctx;
+    fm_pool_workflow_t info = {0};
+
+    run->fabric = fabric;
+    run->index = state->index;
+    run->start_ns = fm_clock_mono_ns();
+    if (run->quiet) {
+        return;
+    }
+    (void)!fm_pool_workflow_get(fm_state_pool(fabric->state), state->index,
+                                &info);
+    (void)fprintf(stderr, "%s (%s): %u nodes, fabric %s\n", state->id,
+                  fm_workflow_name(state->workflow), info.nodes, fabric->dir);
+    if (info.nodes_done > 0) {
+        (void)fprintf(stderr, "going on: %u nodes are done already\n",
+                      info.nodes_done);
+    }
+    if (fabric->lost_count > 0) {
+        (void)fprintf(stderr,
+                      "the store has lost %llu outputs: they run again when "
+                      "they are needed\n",
+                      (unsigned long long)fabric->lost_count);
+    }
+}
+
+static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
+{
+    const struct run *run = ctx;
+    fm_pool_node_t info = {0};
+
+    if (run->quiet || state->index != run->index) {
+        return;
+    }
+    (void)!fm_pool_node_get(fm_state_pool(run->fabric->state), state->index,
+                            node, &info);
+    (void)fprintf(stderr, "[%7.1fs] %-9s %-48s %u ran, %u shared\n",
+                  elapsed(run), fm_pool_state_name(info.state),
+                  fm_workflow_node(state->workflow, node)->name, info.ran,
+                  info.shared);
+    if (info.state == FM_POOL_FAILED && state->errors[node]) {
+        (void)fprintf(stderr, "           %s\n", state->errors[node]);
+    }
+}
+
+static void on_progress(void *ctx, const fm_run_t *state, uint32_t node,
+                        double fraction, const char *metrics)
+{
+    struct run *run = ctx;
+    int64_t now = fm_clock_mono_ns();
+
+    if (run->quiet || now - run->progress_ns < PROGRESS_NS) {
+        return;
+    }
+    run->progress_ns = now;
+    (void)fprintf(stderr, "[%7.1fs] %8.0f%% %-48s %s\n", elapsed(run),
+                  100 * fraction, fm_workflow_node(state->workflow, node)->name,
+                  metrics);
+}
+
+static void on_worker(void *ctx, const char *name, bool up, const char *why)
+{
+    const struct run *run = ctx;
+
+    if (!run->quiet && !up) {
+        (void)fprintf(stderr, "[%7.1fs] worker %s lost: %s\n", elapsed(run),
+                      name, why);
+    }
+}
+
+/* --- tables --------------------------------------------------------------- */
+
+static void print_nodes(const fm_json_t *report)
+{
+    const fm_json_t *nodes = fm_json_get(report, "nodes");
+    int width = 4;
+
+    for (size_t i = 0; i < fm_json_len(nodes); i++) {
+        const char *name = fm_json_get_str(fm_json_at(nodes, i), "name");
+        int len = (int)strlen(name);
+        width = len > width ? len : width;
+    }
+    (void)printf("%-*s  %-9s %7s %7s %7s\n", width, "node", "state", "items",
+                 "ran", "shared");
+    for (size_t i = 0; i < fm_json_len(nodes); i++) {
+        const fm_json_t *node = fm_json_at(nodes, i);
+        const char *error = fm_json_get_str(node, "error");
+        (void)printf("%-*s  %-9s %7lld %7lld %7lld\n", width,
+                     fm_json_get_str(node, "name"),
+                     fm_json_get_bool(node, "skipped", false)
+                         ? "skipped"
+                         : fm_json_get_str(node, "state"),
+                     (long long)fm_json_get_int(node, "items", 0),
+                     (long long)fm_json_get_int(node, "ran", 0),
+                     (long long)fm_json_get_int(node, "shared", 0));
+        if (error) {
+            (void)printf("    %s\n", error);
+        }
+    }
+}
+
+/* One row of metrics: those of every stage, in the order of the report. */
+static void print_metrics(const char *label, int width,
+                          const fm_json_t *metrics)
+{
+    void *stage = NULL;
+    const char *stage_name = NULL;
+    fm_json_t *values = NULL;
+
+    (void)printf("%-*s", width, label);
+    while (fm_json_next(metrics, &stage, &stage_name, &values)) {
+        void *at = NULL;
+        const char *name = NULL;
+        fm_json_t *value = NULL;
+        while (fm_json_next(values, &at, &name, &value)) {
+            (void)printf("  %s.%s %.4f", stage_name, name,
+                         fm_json_real_or(value, 0));
+        }
+    }
+    (void)printf("\n");
+}
+
+static void print_trials(const fm_json_t *report)
+{
+    const fm_json_t *shared = fm_json_get(report, "metrics");
+    const fm_json_t *trials = fm_json_get(report, "trials");
+    int width = 5;
+
+    if (fm_json_len(shared) == 0 && fm_json_len(trials) == 0) {
+        return;
+    }
+    for (size_t i = 0; i < fm_json_len(trials); i++) {
+        int len = (int)strlen(fm_json_get_str(fm_json_at(trials, i), "trial"));
+        width = len > width ? len : width;
+    }
+    (void)printf("\n%-*s  metrics\n", width, "trial");
+    if (fm_json_len(shared) > 0) {
+        print_metrics("(all)", width, shared);
+    }
+    for (size_t i = 0; i < fm_json_len(trials); i++) {
+        const fm_json_t *trial = fm_json_at(trials, i);
+        print_metrics(fm_json_get_str(trial, "trial"), width,
+                      fm_json_get(trial, "metrics"));
+    }
+}
+
+static void print_table(const fm_json_t *report)
+{
+    const fm_json_t *operators = fm_json_get(report, "operators");
+
+    print_nodes(report);
+    print_trials(report);
+    (void)printf("\n%s (%s) %s in %.1f s: %lld operators planned, %lld ran, "
+                 "%lld shared\n",
+                 fm_json_get_str(report, "workflow"),
+                 fm_json_get_str(report, "name"),
+                 fm_json_get_str(report, "state"),
+                 fm_json_get_real(report, "seconds", 0),
+                 (long long)fm_json_get_int(operators, "planned", 0),
+                 (long long)fm_json_get_int(operators, "ran", 0),
+                 (long long)fm_json_get_int(operators, "shared", 0));
+}
+
+static void on_end(void *ctx, fm_fabric_t *fabric, const fm_run_t *state,
+                   double seconds)
+{
+    const struct run *run = ctx;
+    fm_json_t *report = NULL;
+    fm_error_t err = {0};
+
+    if (fm_report_run(fabric, state, &report, &err) < 0 ||
+        fm_json_set(report, "seconds", fm_json_real(seconds)) < 0 ||
+        fm_json_set(report, "fabric", fm_json_string(fabric->dir)) < 0) {
+        (void)fm_cli_fail(FM_EXIT_FAILED, "report: %s", err.text);
+    } else if (run->json) {
+        (void)fm_cli_print_json(report);
+    } else {
+        print_table(report);
+    }
+    fm_json_drop(report);
+}
+
+/* --- command -------------------------------------------------------------- */
+
+static bool parse_workers(const char *text, uint32_t *workers_out)
+{
+    char *end = NULL;
+    unsigned long value = text ? strtoul(text, &end, 10) : 0;
+
+    if (text && (end == text || *end || value < 1 || value > 256)) {
+        return false;
+    }
+    *workers_out = (uint32_t)value;
+    return true;
+}
+
+static int run_workflow(const fm_cli_args_t *args)
+{
+    struct run run = {
+        .json = fm_cli_option(args, &fm_cli_run, "json") != NULL,
+        .quiet = fm_cli_option(args, &fm_cli_run, "quiet") != NULL,
+    };
+    fm_launch_options_t opts = {
+        .file = args->operands[0],
+        .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
+        .executor = fm_cli_option(args, &fm_cli_run, "executor"),
+        .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,
+        .on_start = on_start,
+        .events = {.on_node = on_node,
+                   .on_progress = on_progress,
+                   .on_worker = on_worker,
+                   .ctx = &run},
+        .on_end = on_end,
+        .ctx = &run,
+    };
+    fm_error_t err = {0};
+
+    if (!parse_workers(fm_cli_option(args, &fm_cli_run, "workers"),
+                       &opts.workers)) {
+        return fm_cli_fail(FM_EXIT_USAGE, "--workers wants 1 to 256");
+    }
+    fm_launch_outcome_t outcome = fm_launch_run(&opts, &err);
+    if (err.status < 0 && outcome != FM_LAUNCH_DONE) {
+        (void)fm_cli_fail(0, "%s", err.text);
+    }
+    switch (outcome) {
+    case FM_LAUNCH_DONE:
+        return FM_EXIT_OK;
+    case FM_LAUNCH_FAILED:
+    case FM_LAUNCH_INTERRUPTED:
+        return FM_EXIT_FAILED;
+    case FM_LAUNCH_REFUSED:
+        return FM_EXIT_USAGE;
+    case FM_LAUNCH_NO_FABRIC:
+        break;
+    }
+    return FM_EXIT_NO_FABRIC;
+}
+
+const fm_cli_command_t fm_cli_run = {
+    .name = "run",
+    .operands = "FILE",
+    .operand_min = 1,
+    .operand_max = 1,
+    .summary = "run a workflow to its end",
+    .text = "Run the workflow in FILE (- is standard input): embedded when "
+            "started alone, over MPI under mpirun or srun.  A run that was "
+            "killed goes on where it stopped when the same command is given "
+            "again; work that the fabric has done before is shared, not "
+            "repeated.",
+    .options = options,
+    .option_count = sizeof(options) / sizeof(options[0]),
+    .run = run_workflow,
+};

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file state.h
+ * The pool's data, private to plan/pool.
+ *
+ * Invariants:
+ *  - a work is in one batch's ready queue iff it is WORK_READY, in one lease's
+ *    slot iff it is WORK_LEASED;
+ *  - a WORK_READY has at least one waiting item; a WORK_LEASED without one is
+ *    an orphan;
+ *  - an item that waits, ran or was shared hangs on its work's list, one that
+ *    failed or was dropped does not;
+ *  - whatever may fail for want of memory happens before the first change.
+ */
+#ifndef FM_PLAN_POOL_STATE_H
+#define FM_PLAN_POOL_STATE_H
+
+#include "base/map.h"
+#include "plan/pool/pool.h"
+
+#define NONE UINT32_MAX
+#define CHUNK_BITS 12u /* works and nodes come 4096 at a time */
+#define CHUNK (1u << CHUNK_BITS)
+#define DEPTHS 32u /* deeper chains count as this deep */
+#define AVOID_LOOKS                                                            \
+    1024u /* retried works looked at for one that this worker                  \
+             has not failed; more are left for later */
+
+enum item_state { ITEM_WAIT, ITEM_RAN, ITEM_SHARED, ITEM_FAILED, ITEM_DROPPED };
+
+/** An item of a node: node is a global number, pos its place there. */
+struct item {
+    uint32_t work; /* NONE once failed or dropped */
+    uint32_t next_node, next_pos, prev_node, prev_pos; /* of the work's list */
+    uint8_t state;
+};
+
+enum work_state { WORK_VOID, WORK_READY, WORK_LEASED, WORK_SETTLED };
+
+struct work {
+    fm_digest_t key;
+    fm_digest_t output;  /* settled */
+    uint64_t producer;   /* lease that settled it */
+    int64_t arrival_ns;  /* of the leader */
+    int64_t deadline_ns; /* nearest of the first waiters; INT64_MAX: none */
+    uint32_t head_node, head_pos, tail_node, tail_pos; /* its items */
+    uint32_t waiters;
+    uint32_t batch;       /* NONE: only ever seen as a late result */
+    uint32_t next, prev;  /* ready queue; next also the free list */
+    uint32_t group;       /* of the batch, while ready; charged afterwards */
+    uint32_t lease, slot; /* while leased */
+    float amount;         /* units of work */
+    uint32_t avoid[FM_POOL_AVOID_MAX];
+    uint16_t infra;
+    uint8_t attempts;
+    uint8_t state;
+    uint8_t avoid_count;
+    uint8_t depth; /* as counted while ready */
+};
+
+struct node {
+    struct item *items;
+    int64_t arrival_ns;
+    uint32_t item_count, ran, shared, failed, unsettled;
+    uint32_t workflow;
+    uint32_t deps_left; /* deps never done so far */
+    uint32_t blocked;   /* reopened nodes above it */
+    uint32_t depth;
+    uint32_t dep_first, dep_count, out_first, out_count; /* in edges */
+    uint32_t failed_item;
+    uint32_t notice_next;
+    uint8_t state, reason, queued, reopened, mark;
+};
+
+struct workflow {
+    uint32_t *edges; /* deps of all nodes, then dependents of all nodes */
+    uint32_t first_node, node_count;
+    uint32_t tenant;
+    int32_t priority;
+    int64_t deadline_ns, submitted_ns; /* INT64_MAX: none */
+    uint32_t done, skipped, failed;
+    uint64_t items, ran, shared, items_failed;
+    uint32_t notice_next;
+    uint8_t state, queued;
+};
+
+struct tenant {
+    char *name;
+    double served; /* virtual time: units leased, at least what others had
+                      when it came back */
+    uint32_t ready;
+};
+
+/** Ready works of one (tenant, priority) in arrival order; retried ones apart,
+ *  because only they have workers to avoid. */
+struct group {
+    uint32_t tenant;
+    int32_t priority;
+    bool retry;
+    uint32_t head, tail, count;
+};
+
+struct due {
+    int64_t deadline_ns;
+    uint32_t work;
+};
+
+struct batch {
+    fm_digest_t key;
+    uint32_t task_class;
+    uint32_t works; /* that name it, settled ones too */
+    uint32_t ready;
+    uint32_t active; /* position in pool->active, or NONE */
+    double amount;
+    struct group *groups;
+    size_t group_count, group_capacity;
+    struct due *dues; /* binary heap, entries may be stale; the top is not */
+    size_t due_count, due_capacity;
+    uint32_t depths[DEPTHS]; /* ready works by depth */
+};
+
+struct lease {
+    uint64_t id;
+    uint32_t worker, batch;
+    uint32_t *slots; /* works; NONE once closed */
+    uint32_t count, open;
+    uint32_t live; /* open and waited for */
+    double amount;
+    int64_t granted_ns, expires_ns;
+    uint32_t notice_next;
+    bool used, queued, dead; /* dead: freed when its notice is taken */
+};
+
+struct chunks {
+    void **at;
+    size_t count, capacity;
+};
+
+struct queue {
+    uint32_t head, tail;
+};
+
+struct fm_pool {
+    fm_pool_options_t options;
+    struct chunks work_chunks;
+    uint32_t work_used, work_free, work_free_count;
+    uint32_t *table; /* key → work, open addressing, load ≤ 0.7 */
+    size_t table_size, table_count;
+    struct chunks node_chunks;
+    uint32_t node_used;
+    struct workflow *workflows;
+    size_t workflow_count, workflow_capacity;
+    struct tenant *tenants;
+    size_t tenant_count, tenant_capacity;
+    fm_strmap_t *tenant_ids;
+    double served; /* virtual time of the last tenant that was served */
+    struct batch *batches;
+    size_t batch_count, batch_capacity;
+    fm_map_t *batch_ids;
+    uint32_t *active; /* batches with ready work */
+    size_t active_count, active_capacity;
+    double ready_amount;
+    struct lease *leases;
+    size_t lease_count, lease_capacity;
+    fm_map_t *lease_ids;
+    struct queue node_notices, workflow_notices, lease_notices;
+    fm_pool_totals_t totals;
+    size_t item_bytes, edge_bytes;
+};
+
+/* --- pool.c: access ------------------------------------------------------ */
+
+static inline struct work *work_at(const fm_pool_t *pool, uint32_t id)
+{
+    struct work *chunk = pool->work_chunks.at[id >> CHUNK_BITS];
+    return &chunk[id & (CHUNK - 1)];
+}
+
+static inline struct node *node_at(const fm_pool_t *pool, uint32_t id)
+{
+    struct node *chunk = pool->node_chunks.at[id >> CHUNK_BITS];
+    return &chunk[id & (CHUNK - 1)];
+}
+
+static inline struct item *item_at(const fm_pool_t *pool, uint32_t node,
+                                   uint32_t pos)
+{
+    return &node_at(pool, node)->items[pos];
+}
+
+static inline struct workflow *workflow_of(const fm_pool_t *pool, uint32_t node)
+{
+    return &pool->workflows[node_at(pool, node)->workflow];
+}
+
+fm_status_t fm_pool_chunks_reserve(struct chunks *chunks, size_t elements,
+                                   size_t bytes, fm_error_t *err);
+fm_digest_t fm_pool_lease_key(uint64_t lease);
+/** Index of a known lease, or NONE. */
+uint32_t fm_pool_lease_find(const fm_pool_t *pool, uint64_t lease);
+uint32_t fm_pool_batch_find(const fm_pool_t *pool, const fm_digest_t *key);
+void fm_pool_notice_node(fm_pool_t *pool, uint32_t node);
+void fm_pool_notice_workflow(fm_pool_t *pool, uint32_t workflow);
+void fm_pool_notice_lease(fm_pool_t *pool, uint32_t lease);
+/** Forget a lease whose slots are all closed. */
+void fm_pool_lease_drop(fm_pool_t *pool, uint32_t lease);
+
+/* --- work.c: keys, their items, settling --------------------------------- */
+
+uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key);
+/** Room for @p count works more. */
+fm_status_t fm_pool_work_reserve(fm_pool_t *pool, size_t count,
+                                 fm_error_t *err);
+/** A new work, void; room was reserved. */
+uint32_t fm_pool_work_add(fm_pool_t *pool, const fm_digest_t *key);
+/** Free a void work that no item hangs on. */
+void fm_pool_work_release(fm_pool_t *pool, uint32_t work);
+void fm_pool_item_attach(fm_pool_t *pool, uint32_t work, uint32_t node,
+                         uint32_t pos);
+void fm_pool_item_detach(fm_pool_t *pool, uint32_t node, uint32_t pos);
+/** First waiting item; false when none waits. */
+bool fm_pool_leader(const fm_pool_t *pool, const struct work *work,
+                    uint32_t *node_out, uint32_t *pos_out);
+/** Take arrival, attempts and deadline from the present leader. */
+void fm_pool_work_lead(fm_pool_t *pool, uint32_t work);
+/** A waiting item was detached: make the next one lead, or give up. */
+void fm_pool_work_after_loss(fm_pool_t *pool, uint32_t work, bool led);
+/** Take a leased work out of its lease: the work is void. */
+void fm_pool_slot_close(fm_pool_t *pool, uint32_t work);
+
+/* --- ready.c: queues by batch key ---------------------------------------- */
+
+/** The batch of @p key with groups for (tenant, priority) and room for
+ *  @p count works more; makes what is missing. */
+fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
+                               uint32_t task_class, uint32_t workflow,
+                               size_t count, uint32_t *batch_out,
+                               fm_error_t *err);
+void fm_pool_ready_push(fm_pool_t *pool, uint32_t work, bool front);
+void fm_pool_ready_pop(fm_pool_t *pool, uint32_t work);
+/** A follower came that wants it by @p deadline_ns. */
+void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
+/** Next work of @p batch for @p worker, or NONE. */
+uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t batch,
+                            uint32_t worker, bool ignore_avoid);
+
+/* --- graph.c: nodes and workflows ---------------------------------------- */
+
+void fm_pool_node_ready_test(fm_pool_t *pool, uint32_t node);
+/** All items are settled (or skipped). */
+void fm_pool_node_done(fm_pool_t *pool, uint32_t node, fm_pool_state_t state);
+/** Fail it and everything below that is not finished. */
+void fm_pool_node_fail(fm_pool_t *pool, uint32_t node, fm_pool_reason_t reason,
+                       uint32_t item);
+/** A settled item's output is lost: whether it has to be made again. */
+bool fm_pool_node_needed(fm_pool_t *pool, uint32_t node);
+void fm_pool_node_reopen(fm_pool_t *pool, uint32_t node);
+void fm_pool_workflow_cancel(fm_pool_t *pool, uint32_t workflow);
+
+static inline bool fm_pool_state_final(uint8_t state)
+{
+    return state >= FM_POOL_DONE;
+}
+
+#endif

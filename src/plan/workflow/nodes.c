@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stages × trials to nodes: checks, references, internal nodes, files. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "plan/workflow/graph.h"
+#include "plan/workflow/ref.h"
+
+/* Nodes times their values: what a sweep may make this module walk. */
+#define WALK_MAX 50000000u
+
+uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
+                      const char *stage)
+{
+    const uint64_t *found = fm_strmap_get(wf->stage_names, stage);
+
+    if (!found) {
+        return FM_WF_NONE;
+    }
+    const fm_wf_stage_t *s = &wf->stages[*found];
+    return s->nodes ? s->nodes[s->swept ? node->trial : 0] : FM_WF_NONE;
+}
+
+/* --- references and deps -------------------------------------------------- */
+
+static fm_status_t fail_ref(const fm_workflow_t *wf, const fm_wf_stage_t *stage,
+                            const fm_wf_ref_t *ref,
+                            const fm_wf_source_t *source)
+{
+    const char **names = fm_calloc(wf->stage_count, sizeof(*names));
+    char hint[192];
+
+    if (!names) {
+        return fm_no_memory(source->err);
+    }
+    for (size_t i = 0; i < wf->stage_count; i++) {
+        names[i] = wf->stages[i].name;
+    }
+    bool known = fm_strmap_get(wf->stage_names, ref->stage) != NULL;
+    fm_status_t rc = fm_wf_fail(
+        source, ref->line, ref->column, FM_ERR_INVALID,
+        known ? "%.80s is not upstream of node %s; add it to dependsOn%s"
+              : "reference to %.80s, which is no node upstream of %s%s",
+        ref->stage, stage->name,
+        known ? ""
+              : fm_wf_suggest(ref->stage, names, wf->stage_count, hint,
+                              sizeof(hint)));
+    free(names);
+    return rc;
+}
+
+static fm_status_t bind_refs(fm_workflow_t *wf, fm_wf_node_private_t *node,
+                             const fm_wf_source_t *source)
+{
+    const fm_wf_stage_t *stage = &wf->stages[node->stage];
+    fm_wf_ref_t *refs = NULL;
+    fm_status_t rc = fm_wf_refs_find(&wf->arena, node->tree, source, &refs,
+                                     &node->ref_count);
+
+    for (size_t i = 0; i < node->ref_count && rc == FM_OK; i++) {
+        const uint64_t *found = fm_strmap_get(wf->stage_names, refs[i].stage);
+        if (!found || !(stage->upstream[*found / 64] >> (*found % 64) & 1)) {
+            return fail_ref(wf, stage, &refs[i], source);
+        }
+        refs[i].target = fm_wf_target(wf, node, refs[i].stage);
+        const fm_wf_value_t *up = wf->nodes[refs[i].target].tree;
+        if (strncmp(refs[i].path, "export", 6) == 0 &&
+            !fm_wf_get(fm_wf_get(up, "postprocess"), "jsonl_export")) {
+            return fm_wf_fail(source, refs[i].line, refs[i].column,
+                              FM_ERR_INVALID,
+                              "node %s has no export; give it "
+                              "postprocess.jsonl_export",
+                              refs[i].stage);
+        }
+    }
+    node->refs = refs;
+    return rc;
+}
+
+static int compare_u32(const void *a, const void *b)
+{
+    const uint32_t *left = a;
+    const uint32_t *right = b;
+
+    return *left < *right ? -1 : *left > *right;
+}
+
+static fm_status_t bind_deps(fm_workflow_t *wf, fm_wf_node_private_t *node,
+                             fm_error_t *err)
+{
+    const fm_wf_stage_t *stage = &wf->stages[node->stage];
+    size_t room = stage->dep_count + node->ref_count + 2;
+    uint32_t *deps = fm_wf_alloc(&wf->arena, room * sizeof(*deps));
+    size_t count = 0;
+    size_t kept = 0;
+
+    if (!deps) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; i < stage->dep_count; i++) {
+        deps[count++] = fm_wf_target(wf, node, wf->stages[stage->deps[i]].name);
+    }
+    for (size_t i = 0; i < node->ref_count; i++) {
+        deps[count++] = node->refs[i].target;
+    }
+    if (node->data != FM_WF_NONE) {
+        deps[count++] = node->data;
+    }
+    if (node->reference != FM_WF_NONE) {
+        deps[count++] = node->reference;
+    }
+    qsort(deps, count, sizeof(*deps), compare_u32);
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || deps[i] != deps[i - 1]) {
+            deps[kept++] = deps[i];
+        }
+    }
+    node->pub.deps = deps;
+    node->pub.dep_count = kept;
+    return FM_OK;
+}
+
+/* --- files ---------------------------------------------------------------- */
+
+static fm_status_t add_file(fm_workflow_t *wf, uint32_t node,
+                            const fm_wf_value_t *path,
+                            const fm_wf_source_t *source)
+{
+    fm_status_t rc = FM_OK;
+
+    if (fm_strmap_get(wf->file_paths, path->text)) {
+        return FM_OK;
+    }
+    if ((rc = fm_grow(&wf->files, &wf->file_capacity, wf->file_count,
+                      sizeof(*wf->files), source->err)) < 0 ||
+        (rc = fm_strmap_put(wf->file_paths, path->text, wf->file_count,
+                            source->err)) < 0) {
+        return rc;
+    }
+    wf->files[wf->file_count++] = (fm_workflow_file_t){
+        .path = path->text,
+        .node = node,
+        .line = path->line,
+        .column = path->column,
+    };
+    return FM_OK;
+}
+
+static fm_status_t add_files(fm_workflow_t *wf, uint32_t index,
+                             const fm_wf_source_t *source)
+{
+    const fm_wf_node_private_t *node = &wf->nodes[index];
+    const fm_wf_value_t *inputs = fm_wf_get(node->tree, "inputs");
+    const fm_wf_value_t *code =
+        fm_wf_get(fm_wf_get(node->tree, "code"), "path");
+    fm_status_t rc = FM_OK;
+
+    if (node->task == FM_WF_RETRIEVAL) {
+        fm_wf_origin_t origin = {0};
+        rc = fm_wf_origin_read(fm_wf_get(node->tree, "data"), source, &origin);
+        return rc < 0 ? rc : add_file(wf, index, origin.path, source);
+    }
+    if (code) {
+        rc = add_file(wf, index, code, source);
+    }
+    for (size_t i = 0; inputs && i < inputs->count && rc == FM_OK; i++) {
+        const fm_wf_value_t *path = inputs->members[i].value;
+        if (fm_wf_str(path) && !fm_wf_ref_inside(path->text)) {
+            rc = add_file(wf, index, path, source);
+        }
+    }
+    return rc;
+}
+
+/* --- making nodes --------------------------------------------------------- */
+
+/* Append a node; its fields are set, its refs, deps and files bound. */
+static fm_status_t add_node(fm_workflow_t *wf,
+                            const fm_wf_node_private_t *model,
+                            const char *suffix, const fm_wf_source_t *source,
+                            uint32_t *index_out)
+{
+    const fm_wf_stage_t *stage = &wf->stages[model->stage];
+    uint32_t index = (uint32_t)wf->node_count;
+    fm_status_t rc = FM_OK;
+
+    if (wf->node_count >= FM_WORKFLOW_NODES_MAX) {
+        return fm_wf_fail(source, stage->line, stage->column, FM_ERR_LIMIT,
+                          "more than %u nodes after the sweep",
+                          FM_WORKFLOW_NODES_MAX);
+    }
+    if ((rc = fm_grow(&wf->nodes, &wf->node_capacity, wf->node_count,
+                      sizeof(*wf->nodes), source->err)) < 0) {
+        return rc;
+    }
+    fm_wf_node_private_t *node = &wf->nodes[index];
+    const fm_wf_trial_t *trial =
+        stage->swept ? &wf->trials[model->trial] : NULL;
+    const char *at = trial ? "@" : "";
+    const char *trial_name = trial ? trial->pub.name : "";
+    *node = *model;
+    node->pub.line = stage->line;
+    node->pub.column = stage->column;
+    node->pub.trial = trial ? trial->pub.name : NULL;
+    node->pub.trial_values = trial ? trial->pub.values : NULL;
+    node->pub.task_type = fm_wf_get(node->tree, "taskType")->text;
+    node->pub.name = fm_wf_printf(&wf->arena, "%s%s%s%s", stage->name, at,
+                                  trial_name, suffix);
+    node->pub.stage = fm_wf_printf(&wf->arena, "%s%s", stage->name, suffix);
+    node->pub.spec = fm_wf_json(&wf->arena, node->tree);
+    if (!node->pub.name || !node->pub.stage || !node->pub.spec) {
+        return fm_no_memory(source->err);
+    }
+    wf->node_count++;
+    if ((rc = bind_refs(wf, node, source)) < 0 ||
+        (rc = bind_deps(wf, node, source->err)) < 0 ||
+        (rc = add_files(wf, index, source)) < 0) {
+        return rc;
+    }
+    *index_out = index;
+    return fm_strmap_put(wf->node_names, node->pub.name, index, source->err);
+}
+
+/* The keys of @p map that are named, as a map. */
+static const fm_wf_value_t *pick(fm_wf_arena_t *arena, const fm_wf_value_t *map,
+                                 const char *const *names, size_t count)
+{
+    fm_wf_member_t members[16];
+    size_t used = 0;
+
+    for (size_t i = 0; i < count && used < FM_COUNT_OF(members); i++) {
+        const fm_wf_member_t *member = fm_wf_member(map, names[i]);
+        if (member) {
+            members[used++] = *member;
+        }
+    }
+    return fm_wf_container(arena, FM_JSON_OBJECT, map->line, map->column,
+                           members, used);
+}
+
+static fm_status_t put(fm_workflow_t *wf, const fm_wf_value_t **tree,
+                       const char *key, const fm_wf_value_t *value,
+                       fm_error_t *err)
+{
+    return value ? fm_wf_put(&wf->arena, *tree, key, value, tree, err)
+                 : fm_no_memory(err);
+}
+
+/* NODE/data: reads the file that a node's data names (W43). */
+static fm_status_t add_data_node(fm_workflow_t *wf, fm_wf_node_private_t *owner,
+                                 const fm_wf_origin_t *origin,
+                                 const fm_wf_source_t *source)
+{
+    static const char *const reading[] = {"split", "test_fraction", "shuffle",
+                                          "seed",  "columns",       "chunk"};
+    static const char *const terms[] = {"seed"};
+    const fm_wf_value_t *data = fm_wf_get(owner->tree, "data");
+    const fm_wf_value_t *read =
+        pick(&wf->arena, data, reading, FM_COUNT_OF(reading));
+    const fm_wf_value_t *tree =
+        pick(&wf->arena, owner->tree, terms, FM_COUNT_OF(terms));
+    fm_wf_node_private_t node = *owner;
+    fm_error_t *err = source->err;
+    fm_status_t rc = FM_OK;
+
+    if (!read || !tree) {
+        return fm_no_memory(err);
+    }
+    if ((rc = put(wf, &read, "type",
+                  fm_wf_string(&wf->arena, origin->format, data), err)) < 0 ||
+        (rc = put(wf, &read, "path", origin->path, err)) < 0 ||
+        (rc = put(wf, &tree, "taskType",
+                  fm_wf_string(&wf->arena, "data_retrieval", data), err)) < 0 ||
+        (rc = put(wf, &tree, "data", read, err)) < 0) {
+        return rc;
+    }
+    node.task = FM_WF_RETRIEVAL;
+    node.tree = tree;
+    node.pub.internal = true;
+    return add_node(wf, &node, "/data", source, &owner->data);
+}
+
+/* NODE/reference: log-probabilities under the starting model (W43). */
+static fm_status_t add_reference_node(fm_workflow_t *wf,
+                                      fm_wf_node_private_t *owner,
+                                      const fm_wf_source_t *source)
+{
+    static const char *const terms[] = {"model", "data", "seed"};
+    const fm_wf_value_t *length =
+        fm_wf_get(fm_wf_get(owner->tree, "training"), "max_seq_length");
+    const fm_wf_value_t *tree =
+        pick(&wf->arena, owner->tree, terms, FM_COUNT_OF(terms));
+    fm_wf_node_private_t node = *owner;
+    fm_status_t rc = FM_OK;
+
+    if (!tree) {
+        return fm_no_memory(source->err);
+    }
+    if ((rc = put(wf, &tree, "taskType",
+                  fm_wf_string(&wf->arena, "logprobs", owner->tree),
+                  source->err)) < 0 ||
+        (length && (rc = put(wf, &tree, "training.max_seq_length", length,
+                             source->err)) < 0)) {
+        return rc;
+    }
+    node.task = FM_WF_LOGPROBS;
+    node.tree = tree;
+    node.pub.internal = true;
+    return add_node(wf, &node, "/reference", source, &owner->reference);
+}
+
+static fm_status_t make_node(fm_workflow_t *wf, uint32_t stage, size_t trial,
+                             const fm_wf_value_t *tree,
+                             const fm_wf_source_t *source)
+{
+    fm_wf_stage_t *s = &wf->stages[stage];
+    fm_wf_node_private_t node = {.task = s->task,
+                                 .stage = stage,
+                                 .trial = trial,
+                                 .tree = tree,
+                                 .data = FM_WF_NONE,
+                                 .reference = FM_WF_NONE};
+    const fm_json_t *json = fm_wf_json(&wf->arena, tree);
+    const fm_wf_value_t *data = fm_wf_get(tree, "data");
+    fm_status_t rc = FM_OK;
+
+    if (!json) {
+        return fm_no_memory(source->err);
+    }
+    if ((rc = fm_wf_check(&fm_wf_spec, json, tree, "", s->task, false,
+                          source)) < 0 ||
+        (rc = fm_wf_rules_check(tree, s->task, source)) < 0) {
+        return rc;
+    }
+    fm_wf_origin_t origin = {0};
+    if (data && (rc = fm_wf_origin_read(data, source, &origin)) < 0) {
+        return rc;
+    }
+    if (data && origin.form == FM_WF_FORM_FILE && s->task != FM_WF_RETRIEVAL &&
+        (rc = add_data_node(wf, &node, &origin, source)) < 0) {
+        return rc;
+    }
+    if (s->task == FM_WF_DPO &&
+        (rc = add_reference_node(wf, &node, source)) < 0) {
+        return rc;
+    }
+    rc = add_node(wf, &node, "", source, &s->nodes[trial]);
+    if (rc == FM_OK) {
+        uint32_t index = s->nodes[trial];
+        wf->nodes[index].pub.owner = index;
+        if (node.data != FM_WF_NONE) {
+            wf->nodes[node.data].pub.owner = index;
+        }
+        if (node.reference != FM_WF_NONE) {
+            wf->nodes[node.reference].pub.owner = index;
+        }
+    }
+    return rc;
+}
+
+/* An inherited key that no node takes was meant for something (W12). */
+static fm_status_t check_base_used(const fm_workflow_t *wf,
+                                   const fm_wf_source_t *source)
+{
+    for (size_t i = 0; i < wf->base->count; i++) {
+        if (!wf->base_used[i]) {
+            return fm_wf_fail(source, wf->base->members[i].line,
+                              wf->base->members[i].column, FM_ERR_INVALID,
+                              "%s in spec: the task type of no node takes it",
+                              wf->base->members[i].key);
+        }
+    }
+    return FM_OK;
+}
+
+fm_status_t fm_wf_nodes_build(fm_workflow_t *wf, const fm_wf_source_t *source)
+{
+    uint64_t walked = 0;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < wf->stage_count; i++) {
+        fm_wf_stage_t *stage = &wf->stages[wf->order[i]];
+        size_t count = stage->swept ? wf->trial_count : 1;
+        stage->nodes = fm_wf_alloc(&wf->arena, count * sizeof(uint32_t));
+        if (!stage->nodes) {
+            return fm_no_memory(source->err);
+        }
+        for (size_t t = 0; t < count; t++) {
+            const fm_wf_value_t *tree = NULL;
+            if ((rc = fm_wf_effective(wf, wf->order[i], t, source, &tree)) <
+                0) {
+                return rc;
+            }
+            walked += tree->size;
+            if (walked > WALK_MAX) {
+                return fm_wf_fail(source, stage->line, stage->column,
+                                  FM_ERR_LIMIT,
+                                  "the specs of all trials hold more than %u "
+                                  "values; put data into a file",
+                                  WALK_MAX);
+            }
+            if ((rc = make_node(wf, wf->order[i], t, tree, source)) < 0) {
+                return rc;
+            }
+        }
+    }
+    return check_base_used(wf, source);
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Life of the control plane and the commit cycle:
+ *
+ *   record → journal buffer → (storage thread) write, fdatasync, store the
+ *   inline outputs → applied in order → consequences
+ *
+ * One flush is under way at a time; what arrives meanwhile forms the next
+ * group.  Records are applied by the function that replays them after a
+ * restart, so there is no second meaning.
+ */
+#include "role/control/control.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "role/control/internal.h"
+
+/* A local input file: beyond this it belongs on the filesystem as an object
+ * that is imported once. */
+#define INGEST_MAX_BYTES ((size_t)1 << 30)
+
+/* --- failure -------------------------------------------------------------- */
+
+void fm_control_fatal(fm_control_t *control, const fm_error_t *err)
+{
+    if (control->failed) {
+        return;
+    }
+    control->failed = true;
+    control->closing = true;
+    if (control->events.on_fatal) {
+        control->events.on_fatal(control->events.ctx, err->status, err->text);
+    }
+}
+
+void fm_control_offload(fm_control_t *control, fm_reactor_offload_fn work,
+                        fm_reactor_done_fn done, void *ctx)
+{
+    fm_error_t err = {0};
+
+    if (fm_reactor_offload(control->reactor, work, done, ctx, &err) < 0) {
+        done(ctx, err.status, &err);
+    }
+}
+
+/* --- commit --------------------------------------------------------------- */
+
+void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len)
+{
+    struct pending_record record = {.type = type, .len = len};
+    fm_error_t err = {0};
+
+    if (control->failed) {
+        return;
+    }
+    if (!(record.bytes = fm_malloc(len)) ||
+        fm_grow(&control->records, &control->record_capacity,
+                control->record_count, sizeof(*control->records), &err) < 0) {
+        free(record.bytes);
+        (void)fm_no_memory(&err);
+        fm_control_fatal(control, &err);
+        return;
+    }
+    memcpy(record.bytes, bytes, len);
+    if (fm_journal_append(control->fabric->journal, type, bytes, len,
+                          &record.seq, &err) < 0) {
+        free(record.bytes);
+        fm_control_fatal(control, &err);
+        return;
+    }
+    control->records[control->record_count++] = record;
+}
+
+/* A group on its way to the disk: records [head, head + count). */
+struct flush {
+    fm_control_t *control;
+    size_t count;
+    struct pending_record *records; /* copies; bytes owned by the FIFO */
+    fm_status_t store_status;
+    fm_error_t store_error;
+};
+
+/* Storage thread: keep the inline outputs of a durable RESULT. */
+static fm_status_t store_inlines(fm_cas_t *cas,
+                                 const struct pending_record *record,
+                                 fm_error_t *err)
+{
+    fm_record_result_t result;
+    fm_record_entry_t entry;
+    fm_digest_t digest;
+    fm_status_t rc =
+        fm_record_result_decode(record->bytes, record->len, &result, err);
+
+    while (rc >= 0 && fm_record_entry_next(&result.entries, &entry)) {
+        if (entry.outcome == FM_OUTCOME_OK && entry.bytes.len > 0) {
+            rc = fm_cas_put(cas, (fm_cas_kind_t)entry.kind, entry.bytes.text,
+                            entry.bytes.len, &digest, err);
+        }
+    }
+    return rc;
+}
+
+static fm_status_t flush_work(void *ctx, fm_error_t *err)
+{
+    struct flush *flush = ctx;
+    fm_fabric_t *fabric = flush->control->fabric;
+    fm_status_t rc = fm_journal_flush(fabric->journal, err);
+
+    for (size_t i = 0; rc >= 0 && i < flush->count; i++) {
+        if (flush->records[i].type == FM_RECORD_RESULT &&
+            flush->store_status >= 0) {
+            flush->store_status = store_inlines(fabric->cas, &flush->records[i],
+                                                &flush->store_error);
+        }
+    }
+    return rc;
+}
+
+static void notices_drain(fm_control_t *control)
+{
+    const fm_control_events_t *events = &control->events;
+    fm_pool_notice_t notice;
+
+    while (fm_pool_next_notice(control->pool, &notice)) {
+        const fm_run_t *run =
+            fm_state_run(control->fabric->state, notice.workflow);
+        switch (notice.kind) {
+        case FM_POOL_NODE_READY:
+            fm_control_expand_later(control, notice.workflow, notice.node);
+            break;
+        case FM_POOL_NODE_DONE:
+        case FM_POOL_NODE_FAILED:
+            if (events->on_node) {
+                events->on_node(events->ctx, run, notice.node);
+            }
+            break;
+        case FM_POOL_WORKFLOW_DONE:
+        case FM_POOL_WORKFLOW_FAILED:
+        case FM_POOL_WORKFLOW_CANCELLED:
+            fm_control_results_drop(control, notice.workflow);
+            if (events->on_run) {
+                events->on_run(events->ctx, run);
+            }
+            break;
+        case FM_POOL_LEASE_MOOT:
+            for (size_t i = 0; i < control->worker_count; i++) {
+                struct worker *worker = &control->workers[i];
+                fm_msg_t msg = {.type = FM_MSG_CANCEL,
+                                .cancel = {notice.lease, "no longer wanted"}};
+                if (worker->state == WORKER_UP && worker->lease &&
+                    worker->lease->lease == notice.lease) {
+                    /* a hint: the lease ends by its RESULT in any case */
+                    (void)!fm_control_send(control, worker->peer, &msg, NULL);
+                }
+            }
+            break;
+        }
+    }
+}
+
+/* Apply every record that is durable by now. */
+static void apply_durable(fm_control_t *control)
+{
+    uint64_t durable = fm_journal_durable_seq(control->fabric->journal);
+    int64_t now = fm_reactor_now_ns(control->reactor);
+    fm_error_t err = {0};
+
+    while (control->record_head < control->record_count) {
+        struct pending_record *record = &control->records[control->record_head];
+        if (record->seq > durable) {
+            break;
+        }
+        bool forget = record->type == FM_RECORD_FORGET;
+        fm_status_t rc =
+            fm_state_apply(control->fabric->state, record->type, record->bytes,
+                           record->len, false, now, &err);
+        free(record->bytes);
+        control->record_head++;
+        if (rc < 0) {
+            fm_control_fatal(control, &err);
+            return;
+        }
+        if (forget) {
+            fm_control_expand_scan(control);
+        }
+    }
+    if (control->record_head == control->record_count) {
+        control->record_head = control->record_count = 0;
+    }
+    control->place_wanted = true;
+    notices_drain(control);
+}
+
+static void flush_done(void *ctx, fm_status_t status, const fm_error_t *err)
+{
+    struct flush *flush = ctx;
+    fm_control_t *control = flush->control;
+
+    control->flushing = false;
+    if (flush->store_status < 0) {
+        /* nothing is lost: the journal has these bytes as well */
+        fm_log(FM_LOG_WARN, "store: %s", flush->store_error.text);
+    }
+    free(flush->records);
+    free(flush);
+    if (status < 0) {
+        fm_control_fatal(control, err);
+        return;
+    }
+    apply_durable(control);
+}
+
+/* End of turn: send what was appended to the disk. */
+static size_t journal_hook(void *ctx)
+{
+    fm_control_t *control = ctx;
+    size_t count = control->record_count - control->record_head;
+
+    if (control->flushing || count == 0 || control->failed) {
+        return 0;
+    }
+    struct flush *flush = fm_calloc(1, sizeof(*flush));
+    struct pending_record *records = fm_calloc(count, sizeof(*records));
+    if (!flush || !records) {
+        fm_error_t err = {0};
+        free(flush);
+        free(records);
+        (void)fm_no_memory(&err);
+        fm_control_fatal(control, &err);
+        return 0;
+    }
+    memcpy(records, control->records + control->record_head,
+           count * sizeof(*records));
+    *flush =
+        (struct flush){.control = control, .count = count, .records = records};
+    control->flushing = true;
+    fm_control_offload(control, flush_work, flush_done, flush);
+    return 1;
+}
+
+static size_t schedule_hook(void *ctx)
+{
+    fm_control_t *control = ctx;
+    size_t done = fm_control_expand_all(control);
+
+    if (control->place_wanted && !control->closing) {
+        control->place_wanted = false;
+        done += fm_control_place(control);
+    }
+    return done;
+}
+
+bool fm_control_settled(const fm_control_t *control)
+{
+    return control->failed ||
+           (!control->flushing && control->record_count == 0);
+}
+
+/* --- submission ----------------------------------------------------------- */
+
+fm_status_t fm_control_ingest(fm_control_t *control, const char *path,
+                              fm_digest_t *digest_out, fm_error_t *err)
+{
+    fm_buf_t buf = {0};
+    fm_status_t rc = fm_file_read(path, INGEST_MAX_BYTES, &buf, err);
+
+    if (rc >= 0) {
+        rc = fm_cas_put(control->fabric->cas, FM_CAS_BLOB, buf.data, buf.len,
+                        digest_out, err);
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+/* An unfinished submission of the same text and files; or false. */
+static bool find_unfinished(const fm_control_t *control,
+                            const fm_digest_t *digest, uint32_t *run_out)
+{
+    const fm_state_t *state = control->fabric->state;
+
+    for (uint32_t i = fm_state_run_count(state); i > 0; i--) {
+        const fm_run_t *run = fm_state_run(state, i - 1);
+        fm_pool_workflow_t info;
+        if (fm_digest_equal(&run->text_digest, digest) &&
+            fm_pool_workflow_get(control->pool, run->index, &info) >= 0 &&
+            info.state == FM_POOL_RUNNING) {
+            *run_out = run->index;
+            return true;
+        }
+    }
+    return false;
+}
+
+static fm_status_t submit_new(fm_control_t *control, const char *text,
+                              size_t len, const char *file, fm_json_t *files,
+                              fm_error_t *err)
+{
+    fm_fabric_t *fabric = control->fabric;
+    char *table = fm_json_canonical(files);
+    fm_buf_t buf = {0};
+    fm_record_submit_t record = {.workflow = fm_state_run_count(fabric->state),
+                                 .wall_ns = fm_clock_wall_ns(),
+                                 .file = {file, strlen(file)},
+                                 .text = {text, len}};
+    fm_status_t rc = FM_OK;
+
+    if (!table) {
+        return fm_no_memory(err);
+    }
+    record.files = (fm_span_t){table, strlen(table)};
+    fm_record_submit_encode(&record, &buf);
+    /* files first: the journal must not speak of objects nobody stored */
+    if (buf.failed) {
+        rc = fm_no_memory(err);
+    } else if ((rc = fm_cas_seal(fabric->cas, err)) >= 0 &&
+               (rc = fm_journal_append(fabric->journal, FM_RECORD_SUBMIT,
+                                       buf.data, buf.len, NULL, err)) >= 0 &&
+               (rc = fm_journal_flush(fabric->journal, err)) >= 0) {
+        rc = fm_state_apply(fabric->state, FM_RECORD_SUBMIT, buf.data, buf.len,
+                            false, fm_reactor_now_ns(control->reactor), err);
+    }
+    fm_buf_fini(&buf);
+    free(table);
+    return rc;
+}
+
+fm_status_t fm_control_submit(fm_control_t *control, const char *text,
+                              size_t len, const char *file, fm_json_t *files,
+                              uint32_t *run_out, fm_error_t *err)
+{
+    fm_digest_t digest = fm_run_digest(text, len, files);
+    fm_status_t rc = FM_OK;
+
+    if (find_unfinished(control, &digest, run_out)) {
+        return FM_OK;
+    }
+    uint32_t index = fm_state_run_count(control->fabric->state);
+    rc = submit_new(control, text, len, file, files, err);
+    if (rc >= 0) {
+        *run_out = index;
+        notices_drain(control);
+    }
+    return rc;
+}
+
+/* --- life ----------------------------------------------------------------- */
+
+fm_fabric_t *fm_control_fabric(const fm_control_t *control)
+{
+    return control->fabric;
+}
+
+fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
+                            fm_fabric_t *fabric,
+                            const fm_control_options_t *opts,
+                            fm_control_t **control_out, fm_error_t *err)
+{
+    fm_control_t *control = fm_calloc(1, sizeof(*control));
+    fm_status_t rc = FM_ERR_NO_MEMORY;
+
+    if (!control) {
+        return fm_no_memory(err);
+    }
+    control->reactor = reactor;
+    if (!(control->results = fm_map_create()) ||
+        !(control->marks = fm_map_create())) {
+        (void)fm_control_close(control, NULL);
+        return fm_no_memory(err);
+    }
+    control->link = link;
+    control->pool = fm_state_pool(fabric->state);
+    control->events = opts->events;
+    control->heartbeat_ns =
+        opts->heartbeat_ns ? opts->heartbeat_ns : FM_NS_PER_S;
+    control->silence_ns = opts->silence_ns ? opts->silence_ns : 5 * FM_NS_PER_S;
+    control->instance = fm_journal_info(fabric->journal).instance;
+    if ((rc = fm_reactor_hook_add(reactor, FM_REACTOR_JOURNAL, journal_hook,
+                                  control, err)) < 0 ||
+        (rc = fm_reactor_hook_add(reactor, FM_REACTOR_SCHEDULE, schedule_hook,
+                                  control, err)) < 0 ||
+        (rc = fm_reactor_timer_start(reactor, control->heartbeat_ns,
+                                     control->heartbeat_ns, fm_control_tick,
+                                     control, &control->tick_timer, err)) < 0) {
+        (void)fm_control_close(control, NULL);
+        return rc;
+    }
+    control->fabric = fabric;
+    fm_link_handler_t handler = {fm_control_on_message, fm_control_on_peer,
+                                 control};
+    fm_link_handle(link, &handler);
+    fm_control_expand_scan(control);
+    control->place_wanted = true;
+    *control_out = control;
+    return FM_OK;
+}
+
+fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
+{
+    fm_status_t rc = FM_OK;
+
+    if (!control) {
+        return FM_OK;
+    }
+    fm_reactor_timer_stop(control->reactor, control->tick_timer);
+    fm_reactor_hook_remove(control->reactor, FM_REACTOR_JOURNAL, journal_hook,
+                           control);
+    fm_reactor_hook_remove(control->reactor, FM_REACTOR_SCHEDULE, schedule_hook,
+                           control);
+    for (size_t i = control->record_head; i < control->record_count; i++) {
+        free(control->records[i].bytes);
+    }
+    free(control->records);
+    for (size_t i = 0; i < control->worker_count; i++) {
+        fm_control_worker_fini(&control->workers[i]);
+    }
+    free(control->workers);
+    free(control->expansions);
+    for (size_t i = 0; i < control->result_count; i++) {
+        fm_json_drop(control->result_list[i].value);
+        free(control->result_list[i].error);
+    }
+    free(control->result_list);
+    fm_map_destroy(control->results);
+    fm_map_destroy(control->marks);
+    if (control->fabric) {
+        rc = fm_cas_seal(control->fabric->cas, err);
+        fm_fabric_close(control->fabric);
+    }
+    free(control);
+    return rc;
+}
+
+void fm_control_shutdown(fm_control_t *control, const char *reason)
+{
+    fm_msg_t msg = {.type = FM_MSG_SHUTDOWN, .shutdown = {reason}};
+
+    control->closing = true;
+    for (size_t i = 0; i < control->worker_count; i++) {
+        if (control->workers[i].state == WORKER_UP) {
+            /* a worker that cannot be told sees the link close */
+            (void)!fm_control_send(control, control->workers[i].peer, &msg,
+                                   NULL);
+        }
+    }
+}
+
+size_t fm_control_worker_count(const fm_control_t *control)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < control->worker_count; i++) {
+        count += control->workers[i].state == WORKER_UP;
+    }
+    return count;
+}

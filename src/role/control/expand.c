@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a node whose dependencies are done to its items.
+ *
+ * The workflow module is pure: it asks for upstream results by callback.  One
+ * that is not in memory is noted and loaded on the storage thread, then the
+ * node is tried again; so exactly what is read is loaded.  An output that the
+ * store cannot produce is forgotten and runs again.
+ *
+ * Values too long for a message become objects: {"$object": digest}.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "io/wire/wire.h"
+#include "role/control/internal.h"
+
+/* A record's part of a large vector: a quarter of the journal's bound. */
+#define PART_BYTES ((size_t)4 << 20)
+
+void fm_control_expand_later(fm_control_t *control, uint32_t run, uint32_t node)
+{
+    fm_error_t err = {0};
+
+    for (size_t i = 0; i < control->expansion_count; i++) {
+        if (control->expansions[i].run == run &&
+            control->expansions[i].node == node) {
+            return;
+        }
+    }
+    if (fm_grow(&control->expansions, &control->expansion_capacity,
+                control->expansion_count, sizeof(*control->expansions),
+                &err) < 0) {
+        fm_control_fatal(control, &err);
+        return;
+    }
+    control->expansions[control->expansion_count++] =
+        (struct expansion){run, node};
+}
+
+void fm_control_expand_scan(fm_control_t *control)
+{
+    const fm_state_t *state = control->fabric->state;
+
+    for (uint32_t i = 0; i < fm_state_run_count(state); i++) {
+        const fm_run_t *run = fm_state_run(state, i);
+        fm_pool_workflow_t info;
+        if (fm_pool_workflow_get(control->pool, i, &info) < 0 ||
+            info.state != FM_POOL_RUNNING) {
+            continue;
+        }
+        for (uint32_t node = 0; node < run->node_count; node++) {
+            fm_pool_node_t state_of;
+            if (fm_pool_node_get(control->pool, i, node, &state_of) >= 0 &&
+                state_of.state == FM_POOL_READY) {
+                fm_control_expand_later(control, i, node);
+            }
+        }
+    }
+}
+
+/* --- results of upstream nodes -------------------------------------------- */
+
+/* Marks: a node is expanded once, and loaded once at a time. */
+enum mark { MARK_RESULT, MARK_STAGED, MARK_LOADING };
+
+static fm_digest_t node_as_digest(uint32_t run, uint32_t node, enum mark mark)
+{
+    fm_digest_t digest = {{0}};
+
+    memcpy(digest.bytes, &node, sizeof(node));
+    memcpy(digest.bytes + 4, &run, sizeof(run));
+    digest.bytes[8] = (uint8_t)mark;
+    return digest;
+}
+
+/* True when the mark is new. */
+static bool mark_set(fm_control_t *control, uint32_t run, uint32_t node,
+                     enum mark mark)
+{
+    fm_digest_t key = node_as_digest(run, node, mark);
+    fm_error_t err = {0};
+
+    if (fm_map_get(control->marks, &key)) {
+        return false;
+    }
+    if (fm_map_put(control->marks, &key, 1, &err) < 0) {
+        fm_control_fatal(control, &err);
+        return false;
+    }
+    return true;
+}
+
+static struct node_result *result_get(const fm_control_t *control, uint32_t run,
+                                      uint32_t node)
+{
+    fm_digest_t key = node_as_digest(run, node, MARK_RESULT);
+    const uint64_t *index = fm_map_get(control->results, &key);
+
+    return index ? &control->result_list[*index] : NULL;
+}
+
+/* Takes value and error, one of which is NULL. */
+static fm_status_t result_put(fm_control_t *control, uint32_t run,
+                              uint32_t node, fm_json_t *value, char *error,
+                              fm_error_t *err)
+{
+    fm_digest_t key = node_as_digest(run, node, MARK_RESULT);
+    fm_status_t rc = FM_ERR_NO_MEMORY;
+
+    if (!value && !error) {
+        return fm_no_memory(err);
+    }
+    rc = fm_grow(&control->result_list, &control->result_capacity,
+                 control->result_count, sizeof(*control->result_list), err);
+    if (rc >= 0) {
+        rc = fm_map_put(control->results, &key, control->result_count, err);
+    }
+    if (rc < 0) {
+        fm_json_drop(value);
+        free(error);
+        return rc;
+    }
+    control->result_list[control->result_count++] =
+        (struct node_result){value, error};
+    return FM_OK;
+}
+
+void fm_control_results_drop(fm_control_t *control, uint32_t run)
+{
+    const fm_run_t *state = fm_state_run(control->fabric->state, run);
+
+    for (uint32_t node = 0; node < state->node_count; node++) {
+        fm_digest_t key = node_as_digest(run, node, MARK_RESULT);
+        struct node_result *result = result_get(control, run, node);
+        if (result) {
+            /* the slot stays, empty: later indices must not move */
+            result->value = fm_json_drop(result->value);
+            free(result->error);
+            result->error = NULL;
+            (void)fm_map_remove(control->results, &key);
+        }
+    }
+}
+
+/* Load the outputs of one node on the storage thread. */
+struct load {
+    fm_control_t *control;
+    uint32_t run;
+    uint32_t node;
+    uint32_t count;
+    fm_digest_t *keys;    /* [count] */
+    fm_digest_t *outputs; /* [count] */
+    fm_json_t **values;   /* [count], filled by the storage thread */
+    bool *lost;           /* [count] */
+    uint32_t lost_count;
+};
+
+static void load_destroy(struct load *load)
+{
+    for (uint32_t i = 0; load->values && i < load->count; i++) {
+        fm_json_drop(load->values[i]);
+    }
+    free(load->keys);
+    free(load->outputs);
+    free(load->values);
+    free(load->lost);
+    free(load);
+}
+
+static fm_status_t load_work(void *ctx, fm_error_t *err)
+{
+    struct load *load = ctx;
+    fm_buf_t buf = {0};
+    fm_status_t rc = FM_OK;
+
+    for (uint32_t i = 0; rc >= 0 && i < load->count; i++) {
+        fm_buf_clear(&buf);
+        rc = fm_cas_get(load->control->fabric->cas, &load->outputs[i], &buf,
+                        err);
+        if (rc == FM_ERR_NOT_FOUND || rc == FM_ERR_CORRUPT) {
+            load->lost[i] = true;
+            load->lost_count++;
+            rc = FM_OK;
+        } else if (rc >= 0) {
+            rc = fm_json_parse((const char *)buf.data, buf.len, "output",
+                               &load->values[i], err);
+        }
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+static fm_status_t load_finish(struct load *load, fm_error_t *err)
+{
+    fm_control_t *control = load->control;
+    const fm_run_t *run = fm_state_run(control->fabric->state, load->run);
+    fm_json_t *records = fm_vector_records(run->vectors[load->node]);
+    fm_json_t *result = NULL;
+    fm_status_t rc = fm_workflow_result(run->workflow, load->node, records,
+                                        (const fm_json_t *const *)load->values,
+                                        load->count, &result, err);
+
+    fm_json_drop(records);
+    if (rc >= 0) {
+        return result_put(control, load->run, load->node, result, NULL, err);
+    }
+    /* outputs of the wrong shape: whoever reads them fails, with this text */
+    return result_put(control, load->run, load->node, NULL,
+                      fm_strdup(err->text), err);
+}
+
+static void node_fail(fm_control_t *control, uint32_t run, uint32_t node,
+                      const char *text)
+{
+    fm_record_node_t record = {run, node, {text, strlen(text)}};
+    fm_buf_t buf = {0};
+
+    fm_record_node_encode(&record, &buf);
+    fm_control_record(control, FM_RECORD_NODE_FAIL, buf.data, buf.len);
+    fm_buf_fini(&buf);
+}
+
+static void load_done(void *ctx, fm_status_t status, const fm_error_t *cause)
+{
+    struct load *load = ctx;
+    fm_control_t *control = load->control;
+    fm_error_t err = *cause;
+
+    fm_digest_t mark = node_as_digest(load->run, load->node, MARK_LOADING);
+    (void)fm_map_remove(control->marks, &mark);
+    for (uint32_t i = 0; i < load->count; i++) {
+        if (load->lost[i]) {
+            fm_control_record(control, FM_RECORD_FORGET, load->keys[i].bytes,
+                              sizeof(load->keys[i].bytes));
+        }
+    }
+    if (load->lost_count == 0) {
+        if (status >= 0) {
+            status = load_finish(load, &err);
+        }
+        if (status < 0) {
+            fm_control_fatal(control, &err);
+        }
+        fm_control_expand_scan(control);
+    }
+    load_destroy(load);
+}
+
+static fm_status_t load_start(fm_control_t *control, uint32_t run,
+                              uint32_t node, fm_error_t *err)
+{
+    const fm_vector_t *vector =
+        fm_state_run(control->fabric->state, run)->vectors[node];
+    struct load *load = NULL;
+
+    if (!mark_set(control, run, node, MARK_LOADING)) {
+        return FM_OK; /* on its way */
+    }
+    if (!(load = fm_calloc(1, sizeof(*load)))) {
+        return fm_no_memory(err);
+    }
+    *load = (struct load){
+        .control = control, .run = run, .node = node, .count = vector->count};
+    load->keys = fm_calloc(load->count, sizeof(*load->keys));
+    load->outputs = fm_calloc(load->count, sizeof(*load->outputs));
+    load->values = fm_calloc(load->count, sizeof(fm_json_t *));
+    load->lost = fm_calloc(load->count, sizeof(*load->lost));
+    if (!load->keys || !load->outputs || !load->values || !load->lost) {
+        load_destroy(load);
+        return fm_no_memory(err);
+    }
+    for (uint32_t i = 0; i < load->count; i++) {
+        fm_pool_item_t item;
+        fm_status_t rc = fm_pool_item_get(control->pool, run, node, i, &item);
+        if (rc < 0 || !item.has_output) {
+            fm_digest_t mark = node_as_digest(run, node, MARK_LOADING);
+            (void)fm_map_remove(control->marks, &mark);
+            load_destroy(load);
+            return FM_OK; /* reopened meanwhile: it will be done again */
+        }
+        load->keys[i] = item.key;
+        load->outputs[i] = item.output;
+    }
+    fm_control_offload(control, load_work, load_done, load);
+    return FM_OK;
+}
+
+/* --- one node ------------------------------------------------------------- */
+
+#define MISSING_MAX 64u /* loaded a round; more take more rounds */
+
+struct attempt {
+    fm_control_t *control;
+    uint32_t run;
+    uint32_t missing[MISSING_MAX];
+    size_t missing_count;
+    const char *error; /* of a result that was read; borrowed */
+};
+
+static const fm_json_t *upstream(void *ctx, uint32_t node)
+{
+    struct attempt *attempt = ctx;
+    fm_control_t *control = attempt->control;
+    const struct node_result *known = result_get(control, attempt->run, node);
+    fm_pool_node_t info;
+
+    if (!known &&
+        fm_pool_node_get(control->pool, attempt->run, node, &info) >= 0 &&
+        info.state == FM_POOL_SKIPPED) {
+        (void)!result_put(control, attempt->run, node,
+                          fm_workflow_result_skipped(), NULL, NULL);
+        known = result_get(control, attempt->run, node);
+    }
+    if (known) {
+        attempt->error = known->error ? known->error : attempt->error;
+        return known->value;
+    }
+    for (size_t i = 0; i < attempt->missing_count; i++) {
+        if (attempt->missing[i] == node) {
+            return NULL;
+        }
+    }
+    if (attempt->missing_count < MISSING_MAX) {
+        attempt->missing[attempt->missing_count++] = node;
+    }
+    return NULL;
+}
+
+/* A vector on its way into the journal. */
+struct staged {
+    fm_control_t *control;
+    uint32_t run;
+    uint32_t node;
+    char *params;
+    char *hints;
+    char **texts; /* [count] */
+    uint32_t count;
+    bool stored; /* some texts became objects: seal before the journal */
+};
+
+static void staged_destroy(struct staged *staged)
+{
+    if (!staged) {
+        return;
+    }
+    for (uint32_t i = 0; staged->texts && i < staged->count; i++) {
+        free(staged->texts[i]);
+    }
+    free(staged->texts);
+    free(staged->params);
+    free(staged->hints);
+    free(staged);
+}
+
+static void staged_record(struct staged *staged)
+{
+    fm_control_t *control = staged->control;
+    fm_record_expand_t record = {.workflow = staged->run,
+                                 .node = staged->node,
+                                 .params = {"", 0},
+                                 .hints = {"", 0}};
+    fm_buf_t items = {0};
+    fm_buf_t buf = {0};
+    uint32_t next = 0;
+
+    do {
+        fm_buf_clear(&items);
+        fm_buf_clear(&buf);
+        record.first = next;
+        while (next < staged->count && items.len < PART_BYTES) {
+            fm_record_item_add(&items, staged->texts[next],
+                               strlen(staged->texts[next]));
+            next++;
+        }
+        record.count = next - record.first;
+        record.more = next < staged->count;
+        record.items = (fm_span_t){(const char *)items.data, items.len};
+        if (!record.more) {
+            record.params = (fm_span_t){staged->params, strlen(staged->params)};
+            record.hints = (fm_span_t){staged->hints, strlen(staged->hints)};
+        }
+        fm_record_expand_encode(&record, &buf);
+        if (items.failed || buf.failed) {
+            fm_error_t err = {0};
+            (void)fm_no_memory(&err);
+            fm_control_fatal(control, &err);
+            break;
+        }
+        fm_control_record(control, FM_RECORD_EXPAND, buf.data, buf.len);
+    } while (record.more);
+    fm_buf_fini(&items);
+    fm_buf_fini(&buf);
+}
+
+/* Storage thread: texts beyond the inline bound become objects. */
+static fm_status_t staged_store(void *ctx, fm_error_t *err)
+{
+    struct staged *staged = ctx;
+    fm_cas_t *cas = staged->control->fabric->cas;
+    char digest_text[FM_DIGEST_TEXT_BYTES];
+    fm_digest_t digest;
+
+    for (uint32_t i = 0; i < staged->count; i++) {
+        size_t len = strlen(staged->texts[i]);
+        if (len <= FM_WIRE_INLINE_MAX_BYTES) {
+            continue;
+        }
+        fm_status_t rc =
+            fm_cas_put(cas, FM_CAS_ITEM, staged->texts[i], len, &digest, err);
+        if (rc < 0) {
+            return rc;
+        }
+        char *reference = fm_asprintf("{\"$object\":\"%s\"}",
+                                      fm_digest_format(&digest, digest_text));
+        if (!reference) {
+            return fm_no_memory(err);
+        }
+        free(staged->texts[i]);
+        staged->texts[i] = reference;
+    }
+    return fm_cas_seal(cas, err);
+}
+
+static void staged_done(void *ctx, fm_status_t status, const fm_error_t *err)
+{
+    struct staged *staged = ctx;
+
+    if (status >= 0) {
+        staged_record(staged);
+    } else {
+        fm_error_t cause = *err;
+        fm_error_wrap(&cause, "store the inputs");
+        node_fail(staged->control, staged->run, staged->node, cause.text);
+    }
+    staged_destroy(staged);
+}
+
+static fm_status_t stage(fm_control_t *control, uint32_t run, uint32_t node,
+                         const fm_workflow_work_t *work, fm_error_t *err)
+{
+    size_t count = fm_json_len(work->items);
+    struct staged *staged = fm_calloc(1, sizeof(*staged));
+    bool large = false;
+
+    if (!staged) {
+        return fm_no_memory(err);
+    }
+    *staged = (struct staged){.control = control, .run = run, .node = node};
+    staged->params = fm_json_canonical(work->params);
+    staged->hints = fm_json_canonical(work->hints);
+    staged->texts = fm_calloc(count, sizeof(char *));
+    bool ok = staged->params && staged->hints && staged->texts;
+    for (size_t i = 0; ok && i < count; i++) {
+        staged->texts[i] = fm_json_canonical(fm_json_at(work->items, i));
+        ok = staged->texts[i] != NULL;
+        staged->count += ok;
+        large = large ||
+                (ok && strlen(staged->texts[i]) > FM_WIRE_INLINE_MAX_BYTES);
+    }
+    if (!ok) {
+        staged_destroy(staged);
+        return fm_no_memory(err);
+    }
+    if (large) {
+        fm_control_offload(control, staged_store, staged_done, staged);
+    } else {
+        staged_record(staged);
+        staged_destroy(staged);
+    }
+    return FM_OK;
+}
+
+static fm_status_t evaluate(struct attempt *attempt, uint32_t node,
+                            bool *met_out, fm_workflow_work_t *work,
+                            fm_error_t *err)
+{
+    const fm_run_t *run =
+        fm_state_run(attempt->control->fabric->state, attempt->run);
+    fm_status_t rc = fm_workflow_condition(run->workflow, node, upstream,
+                                           attempt, met_out, err);
+
+    if (rc < 0 || !*met_out || attempt->missing_count > 0) {
+        return rc;
+    }
+    return fm_workflow_expand(run->workflow, node, run->files, upstream,
+                              attempt, work, err);
+}
+
+static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
+{
+    struct attempt attempt = {.control = control, .run = run};
+    fm_workflow_work_t work = {0};
+    fm_pool_node_t info;
+    fm_error_t err = {0};
+    bool met = false;
+
+    fm_digest_t staged = node_as_digest(run, node, MARK_STAGED);
+    if (fm_map_get(control->marks, &staged) ||
+        fm_pool_node_get(control->pool, run, node, &info) < 0 ||
+        info.state != FM_POOL_READY) {
+        return; /* cancelled, or expanded already */
+    }
+    fm_status_t rc = evaluate(&attempt, node, &met, &work, &err);
+    if (attempt.missing_count > 0 && !attempt.error) {
+        for (size_t i = 0; i < attempt.missing_count; i++) {
+            if (load_start(control, run, attempt.missing[i], &err) < 0) {
+                fm_control_fatal(control, &err);
+            }
+        }
+        goto out;
+    }
+    if (!mark_set(control, run, node, MARK_STAGED)) {
+        goto out;
+    }
+    if (rc < 0) {
+        node_fail(control, run, node, attempt.error ? attempt.error : err.text);
+    } else if (!met) {
+        fm_record_node_t record = {run, node, {"", 0}};
+        fm_buf_t buf = {0};
+        fm_record_node_encode(&record, &buf);
+        fm_control_record(control, FM_RECORD_SKIP, buf.data, buf.len);
+        fm_buf_fini(&buf);
+    } else if ((rc = stage(control, run, node, &work, &err)) < 0) {
+        node_fail(control, run, node, err.text);
+    }
+out:
+    fm_workflow_work_fini(&work);
+}
+
+size_t fm_control_expand_all(fm_control_t *control)
+{
+    size_t count = control->expansion_count;
+    struct expansion *list = control->expansions;
+
+    if (count == 0 || control->closing) {
+        return 0;
+    }
+    /* expansions may queue more: work on a list of our own */
+    control->expansions = NULL;
+    control->expansion_count = control->expansion_capacity = 0;
+    for (size_t i = 0; i < count; i++) {
+        expand_one(control, list[i].run, list[i].node);
+    }
+    free(list);
+    return count;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the live control plane share: control.c (life, commit),
+ * workers.c (messages), expand.c (nodes to items), place.c (scheduling).
+ */
+#ifndef FM_ROLE_CONTROL_INTERNAL_H
+#define FM_ROLE_CONTROL_INTERNAL_H
+
+#include "base/map.h"
+#include "io/wire/wire.h"
+#include "plan/sched/sched.h"
+#include "role/control/control.h"
+
+/* A record that waits to become durable. */
+struct pending_record {
+    uint64_t seq;
+    unsigned type;
+    uint8_t *bytes;
+    size_t len;
+};
+
+/* A lease that a worker holds; leases are volatile, see docs/spec/pool.md. */
+struct lease {
+    uint64_t lease;
+    fm_pool_ref_t *refs; /* [count], by position */
+    uint32_t count;
+    char *placement; /* terms as JSON; sent to the journal once */
+    int64_t start_wall_ns;
+    int64_t expected_end_ns; /* monotonic */
+};
+
+enum worker_state { WORKER_FREE_SLOT, WORKER_UP, WORKER_LOST };
+
+struct worker {
+    enum worker_state state;
+    uint32_t peer;
+    char *name;
+    char *host;
+    char *device_name;
+    fm_sched_device_kind_t device;
+    uint64_t task_types;
+    uint64_t memory_bytes;
+    int64_t walltime_end_ns;
+    double price_per_hour;
+    double watts;
+    fm_digest_t *resident; /* [resident_count] */
+    size_t resident_count;
+    struct lease *lease; /* NULL: idle */
+    int64_t heard_ns;    /* monotonic, of its last message */
+    uint32_t faults;     /* leases lost in a row */
+};
+
+/* A node that waits to be expanded, or for results it reads. */
+struct expansion {
+    uint32_t run;
+    uint32_t node;
+};
+
+/* What readers of a finished node see: its result, or why there is none. */
+struct node_result {
+    fm_json_t *value;
+    char *error;
+};
+
+struct fm_control {
+    fm_reactor_t *reactor;
+    fm_link_t *link;
+    fm_fabric_t *fabric;
+    fm_pool_t *pool; /* of the fabric's state */
+    fm_control_events_t events;
+    int64_t heartbeat_ns;
+    int64_t silence_ns;
+    uint32_t instance;
+    bool closing; /* no more leases */
+    bool failed;  /* on_fatal was told */
+
+    /* commit */
+    struct pending_record *records; /* FIFO by seq */
+    size_t record_head;
+    size_t record_count;
+    size_t record_capacity;
+    bool flushing;
+
+    /* workers and leases */
+    struct worker *workers;
+    size_t worker_count;
+    size_t worker_capacity;
+    uint64_t lease_counter;
+    bool place_wanted;
+    uint64_t tick_timer;
+
+    /* expansion */
+    struct expansion *expansions;
+    size_t expansion_count;
+    size_t expansion_capacity;
+    fm_map_t *marks;   /* (run, node, what): under way, see expand.c */
+    fm_map_t *results; /* (run, node) → index in result_list */
+    struct node_result *result_list;
+    size_t result_count;
+    size_t result_capacity;
+};
+
+/* --- control.c ------------------------------------------------------------ */
+
+/** Append a record; it is applied once durable.  A failure is fatal. */
+void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len);
+/** The control plane cannot go on. */
+void fm_control_fatal(fm_control_t *control, const fm_error_t *err);
+/** Run @p work on the storage thread. */
+void fm_control_offload(fm_control_t *control, fm_reactor_offload_fn work,
+                        fm_reactor_done_fn done, void *ctx);
+
+/* --- workers.c ------------------------------------------------------------ */
+
+void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
+                           size_t len);
+void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason);
+/** FM_OK, or why the link did not take it. */
+fm_status_t fm_control_send(fm_control_t *control, uint32_t peer,
+                            const fm_msg_t *msg, fm_error_t *err);
+/** Take what a worker holds away from it. */
+void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
+                           fm_pool_lease_end_t how);
+void fm_control_lease_destroy(struct lease *lease);
+/** Periodic: silent workers are lost. */
+void fm_control_tick(void *ctx);
+void fm_control_worker_fini(struct worker *worker);
+
+/* --- expand.c ------------------------------------------------------------- */
+
+/** Remember to expand a node whose dependencies are done. */
+void fm_control_expand_later(fm_control_t *control, uint32_t run,
+                             uint32_t node);
+/** Expand what can be expanded; returns how much was done. */
+size_t fm_control_expand_all(fm_control_t *control);
+/** Look at every node: after a restart, and after a FORGET. */
+void fm_control_expand_scan(fm_control_t *control);
+/** The result of a finished node is no longer needed in memory. */
+void fm_control_results_drop(fm_control_t *control, uint32_t run);
+
+/* --- place.c -------------------------------------------------------------- */
+
+/** Decide which batch goes where, send the leases; returns how many. */
+size_t fm_control_place(fm_control_t *control);
+
+#endif

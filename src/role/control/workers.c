@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Workers as the control plane sees them: greeted, heard, leased to, lost.
+ * A lease is fenced by its number, which holds the instance: what an earlier
+ * instance gave out can never be mistaken for ours.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "plan/key/key.h"
+#include "role/control/internal.h"
+
+void fm_control_lease_destroy(struct lease *lease)
+{
+    if (lease) {
+        free(lease->refs);
+        free(lease->placement);
+        free(lease);
+    }
+}
+
+void fm_control_worker_fini(struct worker *worker)
+{
+    fm_control_lease_destroy(worker->lease);
+    free(worker->name);
+    free(worker->host);
+    free(worker->device_name);
+    free(worker->resident);
+    memset(worker, 0, sizeof(*worker));
+}
+
+fm_status_t fm_control_send(fm_control_t *control, uint32_t peer,
+                            const fm_msg_t *msg, fm_error_t *err)
+{
+    fm_buf_t buf = {0};
+    fm_status_t rc = fm_wire_encode(msg, &buf, err);
+
+    if (rc >= 0) {
+        rc = fm_link_send(control->link, peer, buf.data, buf.len, err);
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+static void refuse(fm_control_t *control, uint32_t peer, fm_status_t code,
+                   const char *text)
+{
+    fm_msg_t msg = {.type = FM_MSG_ERROR, .error = {code, text}};
+
+    (void)!fm_control_send(control, peer, &msg, NULL); /* best effort */
+}
+
+static struct worker *find_worker(fm_control_t *control, uint32_t peer)
+{
+    for (size_t i = 0; i < control->worker_count; i++) {
+        struct worker *worker = &control->workers[i];
+        if (worker->state == WORKER_UP && worker->peer == peer) {
+            return worker;
+        }
+    }
+    return NULL;
+}
+
+void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
+                           fm_pool_lease_end_t how)
+{
+    fm_error_t err = {0};
+
+    if (!worker->lease) {
+        return;
+    }
+    fm_pool_event_t event = {
+        .kind = FM_POOL_LEASE_END,
+        .lease_end = {.lease = worker->lease->lease,
+                      .how = how,
+                      .now_ns = fm_reactor_now_ns(control->reactor)}};
+    fm_control_lease_destroy(worker->lease);
+    worker->lease = NULL;
+    control->place_wanted = true;
+    if (fm_pool_check(control->pool, &event, NULL, NULL) >= 0 &&
+        fm_pool_apply(control->pool, &event, &err) < 0) {
+        fm_control_fatal(control, &err);
+    }
+}
+
+static void worker_lost(fm_control_t *control, struct worker *worker,
+                        const char *why, fm_pool_lease_end_t how)
+{
+    const fm_control_events_t *events = &control->events;
+
+    fm_control_lease_drop(control, worker, how);
+    if (events->on_worker) {
+        events->on_worker(events->ctx, worker->name, false, why);
+    }
+    fm_control_worker_fini(worker);
+    worker->state = WORKER_LOST;
+}
+
+void fm_control_tick(void *ctx)
+{
+    fm_control_t *control = ctx;
+    int64_t now = fm_reactor_now_ns(control->reactor);
+
+    for (size_t i = 0; i < control->worker_count; i++) {
+        struct worker *worker = &control->workers[i];
+        if (worker->state == WORKER_UP &&
+            now - worker->heard_ns > control->silence_ns) {
+            uint32_t peer = worker->peer;
+            worker_lost(control, worker, "silent", FM_POOL_END_FAULT);
+            fm_link_drop(control->link, peer);
+        }
+    }
+    control->place_wanted = true; /* waiting batches age */
+}
+
+void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
+{
+    fm_control_t *control = ctx;
+    struct worker *worker = find_worker(control, peer);
+
+    if (worker && !up) {
+        worker_lost(control, worker, reason, FM_POOL_END_FAULT);
+    }
+}
+
+/* --- HELLO ---------------------------------------------------------------- */
+
+static bool fill_worker(struct worker *worker, uint32_t peer,
+                        const fm_msg_hello_t *hello)
+{
+    const fm_msg_device_t *device = &hello->devices[0];
+
+    *worker = (struct worker){
+        .state = WORKER_UP,
+        .peer = peer,
+        .name = fm_asprintf("%s/%s", hello->cell, hello->name),
+        .host = fm_strdup(hello->host),
+        .device_name = fm_strdup(device->name),
+        .device =
+            strcmp(device->kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU,
+        .memory_bytes = device->memory_bytes,
+        .walltime_end_ns = hello->walltime_end_ns,
+        .price_per_hour = hello->price_per_hour,
+        .watts = hello->watts,
+    };
+    for (size_t i = 0; i < hello->task_type_count; i++) {
+        uint32_t bit = 0;
+        if (fm_key_task_find(hello->task_types[i], &bit) && bit < 64) {
+            worker->task_types |= UINT64_C(1) << bit;
+        }
+    }
+    return worker->name && worker->host && worker->device_name;
+}
+
+/*
+ * HELLO: a worker offers itself.
+ *   in   { name, devices, task_types, … }
+ *   out  WELCOME { instance, worker, heartbeat_ms }
+ * A repeat from the same peer replaces what was known: its lease is over.
+ */
+static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
+{
+    struct worker *worker = find_worker(control, peer);
+    fm_error_t err = {0};
+
+    if (msg->hello.device_count == 0) {
+        refuse(control, peer, FM_ERR_PROTOCOL, "HELLO without a device");
+        return;
+    }
+    if (worker) {
+        worker_lost(control, worker, "greeted again", FM_POOL_END_FAULT);
+    } else if (fm_grow(&control->workers, &control->worker_capacity,
+                       control->worker_count, sizeof(*worker), &err) < 0) {
+        fm_control_fatal(control, &err);
+        return;
+    } else {
+        worker = &control->workers[control->worker_count++];
+    }
+    if (!fill_worker(worker, peer, &msg->hello)) {
+        fm_control_worker_fini(worker);
+        (void)fm_no_memory(&err);
+        fm_control_fatal(control, &err);
+        return;
+    }
+    worker->heard_ns = fm_reactor_now_ns(control->reactor);
+    fm_msg_t welcome = {
+        .type = FM_MSG_WELCOME,
+        .welcome = {.instance = control->instance,
+                    .worker = (uint32_t)(worker - control->workers),
+                    .fabric_dir = control->fabric->dir,
+                    .heartbeat_ms =
+                        (uint32_t)(control->heartbeat_ns / FM_NS_PER_MS),
+                    .options = "{}"}};
+    if (fm_control_send(control, peer, &welcome, &err) < 0) {
+        worker_lost(control, worker, err.text, FM_POOL_END_FAULT);
+        return;
+    }
+    if (control->closing) {
+        fm_msg_t end = {.type = FM_MSG_SHUTDOWN, .shutdown = {"closing"}};
+        (void)!fm_control_send(control, peer, &end, NULL);
+    }
+    control->place_wanted = true;
+    if (control->events.on_worker) {
+        control->events.on_worker(control->events.ctx, worker->name, true, "");
+    }
+}
+
+/* --- HEARTBEAT, PROGRESS, CHECKPOINT -------------------------------------- */
+
+static void set_resident(struct worker *worker, const char *const *models,
+                         size_t count)
+{
+    fm_digest_t *resident = fm_calloc(count, sizeof(*resident));
+    size_t used = 0;
+
+    if (!resident) {
+        return; /* a hint: stale costs speed only */
+    }
+    for (size_t i = 0; i < count; i++) {
+        used += fm_digest_parse(models[i], &resident[used]);
+    }
+    free(worker->resident);
+    worker->resident = resident;
+    worker->resident_count = used;
+}
+
+/* HEARTBEAT: alive.  in { busy, models, memory_bytes }  out nothing */
+static void on_heartbeat(fm_control_t *control, uint32_t peer,
+                         const fm_msg_t *msg)
+{
+    struct worker *worker = find_worker(control, peer);
+
+    if (worker) {
+        set_resident(worker, msg->heartbeat.models, msg->heartbeat.model_count);
+    }
+}
+
+static const fm_pool_ref_t *leased_ref(const struct worker *worker,
+                                       uint64_t lease, uint32_t index)
+{
+    if (!worker || !worker->lease || worker->lease->lease != lease ||
+        index >= worker->lease->count) {
+        return NULL;
+    }
+    return &worker->lease->refs[index];
+}
+
+/* PROGRESS: for people.  in { lease, fraction, metrics }  out nothing */
+static void on_progress(fm_control_t *control, uint32_t peer,
+                        const fm_msg_t *msg)
+{
+    const fm_pool_ref_t *ref =
+        leased_ref(find_worker(control, peer), msg->progress.lease, 0);
+
+    if (ref && control->events.on_progress) {
+        control->events.on_progress(
+            control->events.ctx,
+            fm_state_run(control->fabric->state, ref->workflow), ref->node,
+            msg->progress.fraction, msg->progress.metrics);
+    }
+}
+
+/* CHECKPOINT: where an item can resume.  in { lease, index, digest, step }
+ *   out nothing; the journal has it */
+static void on_checkpoint(fm_control_t *control, uint32_t peer,
+                          const fm_msg_t *msg)
+{
+    const fm_pool_ref_t *ref =
+        leased_ref(find_worker(control, peer), msg->checkpoint.lease,
+                   msg->checkpoint.index);
+    uint8_t pair[64];
+
+    if (ref) {
+        memcpy(pair, ref->key.bytes, 32);
+        memcpy(pair + 32, msg->checkpoint.digest.bytes, 32);
+        fm_control_record(control, FM_RECORD_CHECKPOINT, pair, sizeof(pair));
+    }
+}
+
+/* --- RESULT --------------------------------------------------------------- */
+
+static uint8_t kind_number(const char *name)
+{
+    for (uint8_t i = 0; i < FM_CAS_KIND_COUNT; i++) {
+        if (strcmp(fm_cas_kind_name((fm_cas_kind_t)i), name) == 0) {
+            return i;
+        }
+    }
+    return FM_CAS_BLOB;
+}
+
+/* Inline bytes must be what their digest says: the worker is not trusted. */
+static const char *item_refusal(const struct lease *lease,
+                                const fm_msg_result_item_t *item)
+{
+    if (item->index >= lease->count) {
+        return "RESULT of an item that was not leased";
+    }
+    if (item->status == FM_ITEM_OK && item->inline_len > 0) {
+        fm_digest_t digest = fm_sha256(item->inline_bytes, item->inline_len);
+        if (!fm_digest_equal(&digest, &item->digest)) {
+            return "RESULT whose inline bytes are not its digest's";
+        }
+    }
+    return NULL;
+}
+
+static void add_entry(fm_buf_t *entries, const struct lease *lease,
+                      const fm_msg_result_t *result,
+                      const fm_msg_result_item_t *item, fm_buf_t *scratch)
+{
+    const fm_pool_ref_t *ref = &lease->refs[item->index];
+    fm_record_entry_t entry = {.position = item->index,
+                               .workflow = ref->workflow,
+                               .node = ref->node,
+                               .item = ref->item,
+                               .key = ref->key,
+                               .outcome = (fm_outcome_t)item->status};
+
+    if (item->status == FM_ITEM_OK) {
+        fm_buf_clear(scratch);
+        /* a batch's objects are not told apart by item: each needs them all */
+        for (size_t i = 0; i < result->object_count; i++) {
+            fm_buf_add(scratch, result->objects[i].digest.bytes, 32);
+        }
+        entry.output = item->digest;
+        entry.kind = kind_number(item->kind);
+        entry.bytes =
+            (fm_span_t){(const char *)item->inline_bytes, item->inline_len};
+        entry.locator = (fm_span_t){item->locator, strlen(item->locator)};
+        entry.objects = (fm_span_t){(const char *)scratch->data, scratch->len};
+    } else {
+        entry.error = (fm_span_t){item->error, strlen(item->error)};
+    }
+    fm_record_entry_add(entries, &entry);
+}
+
+static void record_result(fm_control_t *control, struct worker *worker,
+                          const fm_msg_result_t *result)
+{
+    struct lease *lease = worker->lease;
+    fm_buf_t entries = {0};
+    fm_buf_t scratch = {0};
+    fm_buf_t buf = {0};
+
+    for (size_t i = 0; i < result->item_count; i++) {
+        add_entry(&entries, lease, result, &result->items[i], &scratch);
+    }
+    const char *placement = lease->placement ? lease->placement : "";
+    fm_record_result_t record = {
+        .lease = result->lease,
+        .instance = result->instance,
+        .worker = {worker->name, strlen(worker->name)},
+        .device = {result->device, strlen(result->device)},
+        .start_ns = lease->start_wall_ns,
+        .seconds = result->seconds,
+        .cpu_seconds = result->cpu_seconds,
+        .joules = result->joules,
+        .dollars = fm_cost_dollars(result->seconds, worker->price_per_hour),
+        .placement = {placement, strlen(placement)},
+        .final = result->final,
+        .count = (uint32_t)result->item_count,
+        .entries = {(const char *)entries.data, entries.len}};
+    fm_record_result_encode(&record, &buf);
+    if (buf.failed || entries.failed || scratch.failed) {
+        fm_error_t err = {0};
+        (void)fm_no_memory(&err);
+        fm_control_fatal(control, &err);
+    } else {
+        fm_control_record(control, FM_RECORD_RESULT, buf.data, buf.len);
+        free(lease->placement);
+        lease->placement = NULL;
+    }
+    fm_buf_fini(&entries);
+    fm_buf_fini(&scratch);
+    fm_buf_fini(&buf);
+}
+
+/*
+ * RESULT: a worker finished (part of) a batch.
+ *   in   { lease, items: [{index, digest | inline}], final }
+ *   out  ERROR at once when it is refused; otherwise the journal has it
+ * A final result frees the worker at once; the pool hears of the lease's end
+ * with the record, when that is durable.
+ */
+static void on_result(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
+{
+    struct worker *worker = find_worker(control, peer);
+    const fm_msg_result_t *result = &msg->result;
+    const char *refusal = NULL;
+
+    if (!worker || !worker->lease || worker->lease->lease != result->lease ||
+        result->instance != control->instance) {
+        refuse(control, peer, FM_ERR_PROTOCOL,
+               "RESULT of a lease that this worker does not hold");
+        return;
+    }
+    for (size_t i = 0; !refusal && i < result->item_count; i++) {
+        refusal = item_refusal(worker->lease, &result->items[i]);
+    }
+    if (refusal) {
+        refuse(control, peer, FM_ERR_PROTOCOL, refusal);
+        fm_control_lease_drop(control, worker, FM_POOL_END_FAULT);
+        return;
+    }
+    record_result(control, worker, result);
+    if (result->final) {
+        fm_control_lease_destroy(worker->lease);
+        worker->lease = NULL;
+        control->place_wanted = true;
+    }
+}
+
+/* BYE: a worker leaves.  in { reason }  out nothing */
+static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
+{
+    struct worker *worker = find_worker(control, peer);
+
+    if (worker) {
+        worker_lost(control, worker, msg->bye.reason,
+                    control->closing ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
+    }
+}
+
+static const struct handler {
+    fm_msg_type_t type;
+    void (*handle)(fm_control_t *control, uint32_t peer, const fm_msg_t *msg);
+} handlers[] = {
+    {FM_MSG_HELLO, on_hello},           {FM_MSG_HEARTBEAT, on_heartbeat},
+    {FM_MSG_RESULT, on_result},         {FM_MSG_PROGRESS, on_progress},
+    {FM_MSG_CHECKPOINT, on_checkpoint}, {FM_MSG_BYE, on_bye},
+};
+
+void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
+                           size_t len)
+{
+    fm_control_t *control = ctx;
+    struct worker *worker = find_worker(control, peer);
+    fm_msg_t msg = {0};
+    fm_error_t err = {0};
+
+    if (fm_wire_decode(bytes, len, &msg, &err) < 0) {
+        refuse(control, peer, err.status, err.text);
+        return;
+    }
+    if (worker) {
+        worker->heard_ns = fm_reactor_now_ns(control->reactor);
+    }
+    if (!(fm_msg_senders(msg.type) & FM_PEER_WORKER)) {
+        refuse(control, peer, FM_ERR_PROTOCOL, "not a worker's message");
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(handlers); i++) {
+        if (handlers[i].type == msg.type) {
+            handlers[i].handle(control, peer, &msg);
+            break;
+        }
+    }
+    fm_msg_fini(&msg);
+}

@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One workflow from its text to its end, in whatever world this process is.
+ * Rank 0 checks everything that can be refused before the other ranks start:
+ * they wait for its word (a broadcast), so a refusal ends all of them.
+ */
+#include "role/launch/launch.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "role/launch/place.h"
+#include "role/worker/worker.h"
+#include "site/topo/topo.h"
+
+#define DIR_BYTES 4096
+/* After the end, workers get this long to say goodbye. */
+#define LEAVE_NS (5 * FM_NS_PER_S)
+#define EMBEDDED_WORKERS_MAX 256u
+
+struct launch {
+    const fm_launch_options_t *opts;
+    fm_world_t world;
+    fm_reactor_t *reactor;
+    fm_link_t **links; /* embedded: [1 + workers]; MPI: [1] */
+    size_t link_count;
+    fm_worker_t **workers;
+    size_t worker_count;
+    fm_control_t *control;
+    fm_topo_t *topo;
+    char *dir;
+    char *text;
+    size_t text_len;
+    fm_workflow_t *workflow;
+    uint32_t run;
+    bool ended;       /* the run reached an end state */
+    bool interrupted; /* a signal asked us to stop */
+    fm_status_t worker_status;
+    fm_error_t *err;
+    uint64_t leave_timer;
+};
+
+/* --- reading -------------------------------------------------------------- */
+
+static fm_status_t read_workflow(struct launch *launch, fm_error_t *err)
+{
+    const char *file = launch->opts->file;
+    bool from_stdin = strcmp(file, "-") == 0;
+    fm_buf_t buf = {0};
+    fm_status_t rc = fm_file_read(from_stdin ? "/dev/stdin" : file,
+                                  FM_WORKFLOW_TEXT_BYTES_MAX, &buf, err);
+
+    if (rc >= 0) {
+        launch->text_len = buf.len;
+        launch->text = fm_strndup(buf.data ? (char *)buf.data : "", buf.len);
+        rc = launch->text ? fm_workflow_parse(launch->text, buf.len, file,
+                                              &launch->workflow, err)
+                          : fm_no_memory(err);
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+static char *beside(const char *file, const char *path)
+{
+    const char *slash = strrchr(file, '/');
+
+    if (*path == '/' || !slash) {
+        return fm_strdup(path);
+    }
+    return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
+}
+
+/* Put the files that the workflow reads into the store. */
+static fm_status_t ingest(struct launch *launch, fm_json_t *files,
+                          fm_error_t *err)
+{
+    size_t count = fm_workflow_file_count(launch->workflow);
+
+    for (size_t i = 0; i < count; i++) {
+        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
+        char text[FM_DIGEST_TEXT_BYTES];
+        fm_digest_t digest;
+        char *path = beside(launch->opts->file, file->path);
+        fm_status_t rc =
+            path ? fm_control_ingest(launch->control, path, &digest, err)
+                 : fm_no_memory(err);
+        free(path);
+        if (rc >= 0) {
+            rc = fm_json_set(files, file->path,
+                             fm_json_string(fm_digest_format(&digest, text)));
+        }
+        if (rc < 0) {
+            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
+                          file->column);
+            return rc;
+        }
+    }
+    return FM_OK;
+}
+
+/* --- events --------------------------------------------------------------- */
+
+static void leave(void *ctx)
+{
+    struct launch *launch = ctx;
+
+    fm_reactor_stop(launch->reactor);
+}
+
+static void finish(struct launch *launch, const char *reason)
+{
+    if (launch->leave_timer) {
+        return;
+    }
+    fm_control_shutdown(launch->control, reason);
+    if (fm_reactor_timer_start(launch->reactor, LEAVE_NS, 0, leave, launch,
+                               &launch->leave_timer, NULL) < 0) {
+        fm_reactor_stop(launch->reactor);
+    }
+}
+
+static void on_run(void *ctx, const fm_run_t *run)
+{
+    struct launch *launch = ctx;
+
+    if (launch->opts->events.on_run) {
+        launch->opts->events.on_run(launch->opts->events.ctx, run);
+    }
+    if (run->index == launch->run) {
+        launch->ended = true;
+        finish(launch, "the workflow has ended");
+    }
+}
+
+static void on_fatal(void *ctx, fm_status_t status, const char *text)
+{
+    struct launch *launch = ctx;
+
+    (void)fm_error_set(launch->err, status, "%s", text);
+    finish(launch, "the control plane cannot go on");
+}
+
+static void on_node(void *ctx, const fm_run_t *run, uint32_t node)
+{
+    const fm_control_events_t *events = &((struct launch *)ctx)->opts->events;
+
+    if (events->on_node) {
+        events->on_node(events->ctx, run, node);
+    }
+}
+
+static void on_progress(void *ctx, const fm_run_t *run, uint32_t node,
+                        double fraction, const char *metrics)
+{
+    const fm_control_events_t *events = &((struct launch *)ctx)->opts->events;
+
+    if (events->on_progress) {
+        events->on_progress(events->ctx, run, node, fraction, metrics);
+    }
+}
+
+static void on_worker(void *ctx, const char *name, bool up, const char *why)
+{
+    struct launch *launch = ctx;
+    const fm_control_events_t *events = &launch->opts->events;
+
+    if (events->on_worker && !launch->leave_timer) {
+        events->on_worker(events->ctx, name, up, why);
+    }
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct launch *launch = ctx;
+
+    launch->interrupted = true;
+    (void)fm_error_set(launch->err, FM_ERR_CANCELLED,
+                       "stopped by signal %d; the same command goes on where "
+                       "this one stopped",
+                       signo);
+    if (launch->control) {
+        finish(launch, "interrupted");
+    } else {
+        fm_reactor_stop(launch->reactor);
+    }
+}
+
+static void on_worker_end(void *ctx, fm_status_t status, const char *text)
+{
+    struct launch *launch = ctx;
+
+    if (status < 0) {
+        launch->worker_status = status;
+        fm_log(FM_LOG_ERROR, "worker: %s", text);
+    }
+    if (!launch->control) {
+        fm_reactor_stop(launch->reactor);
+    }
+}
+
+/* Stop once all is said and durable: everybody left, nothing waits. */
+static size_t end_hook(void *ctx)
+{
+    struct launch *launch = ctx;
+
+    if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        fm_control_settled(launch->control)) {
+        fm_reactor_stop(launch->reactor);
+    }
+    return 0;
+}
+
+static fm_status_t watch_signals(struct launch *launch, fm_error_t *err)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < FM_COUNT_OF(signals); i++) {
+        rc = fm_reactor_signal_add(launch->reactor, signals[i], on_signal,
+                                   launch, err);
+    }
+    return rc;
+}
+
+/* --- workers -------------------------------------------------------------- */
+
+#define ARGV_MAX 64u
+
+/* What an executor is started with. */
+struct command_line {
+    const char *argv[ARGV_MAX];
+    char *storage; /* what argv points into */
+};
+
+/* The command given, split at blanks, or the engine beside this program. */
+static fm_status_t command_line(const struct launch *launch, const char *writer,
+                                struct command_line *line, fm_error_t *err)
+{
+    const char *command = launch->opts->executor;
+    char *bin = command ? NULL : fm_file_program_dir();
+    char *save = NULL;
+    size_t count = 0;
+
+    line->storage = command
+                        ? fm_strdup(command)
+                        : fm_asprintf("%s/flowmesh-engine", bin ? bin : ".");
+    free(bin);
+    if (!line->storage) {
+        return fm_no_memory(err);
+    }
+    if (!command) {
+        const char *const argv[] = {line->storage, "--fabric", launch->dir,
+                                    "--writer",    writer,     "--device",
+                                    "cpu",         NULL};
+        memcpy(line->argv, argv, sizeof(argv));
+        return FM_OK;
+    }
+    for (char *word = strtok_r(line->storage, " ", &save);
+         word && count < ARGV_MAX - 1; word = strtok_r(NULL, " ", &save)) {
+        line->argv[count++] = word;
+    }
+    line->argv[count] = NULL;
+    if (count == 0) {
+        free(line->storage);
+        return fm_error_set(err, FM_ERR_INVALID, "--executor is empty");
+    }
+    return FM_OK;
+}
+
+static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
+                                uint32_t number, uint32_t cores,
+                                fm_worker_t **worker_out, fm_error_t *err)
+{
+    const fm_topo_host_t *host = fm_topo_host(launch->topo);
+    struct command_line line = {0};
+    char name[32];
+    char writer[FM_CAS_WRITER_BYTES_MAX + 1];
+
+    (void)snprintf(name, sizeof(name), "w%u", number);
+    (void)snprintf(writer, sizeof(writer), "%.24s-%ld-w%u", host->host_name,
+                   (long)getpid(), number);
+    fm_status_t rc = command_line(launch, writer, &line, err);
+    if (rc < 0) {
+        return rc;
+    }
+    char *log = fm_asprintf("%s/logs/%s.log", launch->dir, writer);
+    fm_worker_options_t opts = {
+        .name = name,
+        .host = host->host_name,
+        .fabric_dir = launch->dir,
+        .executor_argv = line.argv,
+        .log_path = log,
+        .device_kind = "cpu",
+        .device_name = host->cpu_model,
+        .memory_bytes = host->memory_bytes / (cores ? cores : 1),
+        .cores = 1,
+        .on_end = on_worker_end,
+        .ctx = launch,
+    };
+    rc = fm_worker_open(launch->reactor, link, &opts, worker_out, err);
+    free(line.storage);
+    free(log);
+    return rc;
+}
+
+static uint32_t worker_wish(const struct launch *launch)
+{
+    uint32_t wish = launch->opts->workers;
+
+    if (wish == 0) {
+        wish = fm_topo_host(launch->topo)->core_count;
+    }
+    return wish < EMBEDDED_WORKERS_MAX ? wish : EMBEDDED_WORKERS_MAX;
+}
+
+/* --- links ---------------------------------------------------------------- */
+
+static fm_status_t open_links(struct launch *launch, fm_error_t *err)
+{
+    bool embedded = launch->world.size == 1;
+    uint32_t count = embedded ? 1 + worker_wish(launch) : 1;
+    fm_status_t rc = FM_OK;
+
+    launch->links = fm_calloc(count, sizeof(fm_link_t *));
+    if (!launch->links) {
+        return fm_no_memory(err);
+    }
+    rc = embedded ? fm_link_loop_create(count, NULL, launch->links, err)
+                  : fm_link_mpi_create(NULL, launch->links, err);
+    if (rc < 0) {
+        return rc;
+    }
+    launch->link_count = count;
+    for (uint32_t i = 0; rc >= 0 && i < count; i++) {
+        rc = fm_link_attach(launch->links[i], launch->reactor, err);
+    }
+    return rc;
+}
+
+static fm_status_t start_embedded(struct launch *launch, fm_error_t *err)
+{
+    fm_status_t rc = FM_OK;
+
+    if (launch->world.size > 1) {
+        return FM_OK;
+    }
+    size_t count = launch->link_count - 1;
+    launch->workers = fm_calloc(count, sizeof(fm_worker_t *));
+    if (!launch->workers) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        rc = start_worker(launch, launch->links[i + 1], (uint32_t)i + 1,
+                          (uint32_t)count, &launch->workers[i], err);
+        launch->worker_count += rc >= 0;
+    }
+    return rc;
+}
+
+static void launch_fini(struct launch *launch)
+{
+    for (size_t i = 0; i < launch->worker_count; i++) {
+        fm_worker_close(launch->workers[i]);
+    }
+    free(launch->workers);
+    fm_error_t seal = {0};
+    if (fm_control_close(launch->control, &seal) < 0) {
+        fm_log(FM_LOG_WARN,
+               "the store could not be sealed (%s); nothing is lost, the "
+               "journal has it",
+               seal.text);
+    }
+    for (size_t i = 0; i < launch->link_count; i++) {
+        fm_link_close(launch->links[i]);
+    }
+    free(launch->links);
+    fm_reactor_destroy(launch->reactor);
+    fm_topo_close(launch->topo);
+    fm_workflow_destroy(launch->workflow);
+    free(launch->dir);
+    free(launch->text);
+    if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
+        /* finalising beside a dead rank may hang; all is flushed */
+        (void)fflush(NULL);
+        _exit(launch->err->status < 0 ? 1 : 0);
+    }
+}
+
+/* --- rank 0 --------------------------------------------------------------- */
+
+static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
+                                fm_error_t *err)
+{
+    fm_control_options_t opts = {.events = {.on_node = on_node,
+                                            .on_progress = on_progress,
+                                            .on_run = on_run,
+                                            .on_worker = on_worker,
+                                            .on_fatal = on_fatal,
+                                            .ctx = launch}};
+    fm_json_t *files = fm_json_object();
+    fm_status_t rc = files
+                         ? fm_control_open(launch->reactor, launch->links[0],
+                                           fabric, &opts, &launch->control, err)
+                         : fm_no_memory(err);
+
+    if (rc < 0) {
+        fm_fabric_close(fabric);
+    } else if ((rc = ingest(launch, files, err)) >= 0) {
+        rc = fm_control_submit(launch->control, launch->text, launch->text_len,
+                               launch->opts->file, files, &launch->run, err);
+    }
+    fm_json_drop(files);
+    return rc;
+}
+
+static fm_launch_outcome_t outcome_of(const struct launch *launch)
+{
+    fm_pool_workflow_t info = {0};
+    const fm_fabric_t *fabric = fm_control_fabric(launch->control);
+
+    if (launch->interrupted) {
+        return FM_LAUNCH_INTERRUPTED;
+    }
+    (void)!fm_pool_workflow_get(fm_state_pool(fabric->state), launch->run,
+                                &info);
+    return info.state == FM_POOL_DONE ? FM_LAUNCH_DONE : FM_LAUNCH_FAILED;
+}
+
+static fm_launch_outcome_t run_to_end(struct launch *launch, fm_error_t *err)
+{
+    const fm_launch_options_t *opts = launch->opts;
+    fm_fabric_t *fabric = fm_control_fabric(launch->control);
+    const fm_run_t *run = fm_state_run(fabric->state, launch->run);
+    int64_t start = fm_clock_mono_ns();
+
+    *err = (fm_error_t){0}; /* from here on it holds what went wrong */
+    if (opts->on_start) {
+        opts->on_start(opts->ctx, fabric, run);
+    }
+    if (fm_reactor_hook_add(launch->reactor, FM_REACTOR_SEND, end_hook, launch,
+                            err) < 0 ||
+        watch_signals(launch, err) < 0 || start_embedded(launch, err) < 0 ||
+        fm_reactor_run(launch->reactor, err) < 0) {
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    if (opts->on_end) {
+        opts->on_end(opts->ctx, fabric, run,
+                     (double)(fm_clock_mono_ns() - start) / 1e9);
+    }
+    return outcome_of(launch);
+}
+
+/* Everything that can be refused, before any other rank starts. */
+static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
+                                   fm_error_t *err)
+{
+    fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
+
+    if (read_workflow(launch, err) < 0) {
+        return FM_LAUNCH_REFUSED;
+    }
+    if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
+        fm_fabric_open(launch->dir, &opts, fabric, err) < 0) {
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    return FM_LAUNCH_DONE;
+}
+
+/* Rank 0's word to the others: where the fabric is, or "" to leave. */
+static fm_status_t share_dir(struct launch *launch, bool go, char *dir,
+                             fm_error_t *err)
+{
+    if (go && launch->dir) {
+        (void)snprintf(dir, DIR_BYTES, "%s", launch->dir);
+    }
+    return launch->world.mpi ? fm_link_mpi_broadcast(dir, DIR_BYTES, err)
+                             : FM_OK;
+}
+
+static fm_launch_outcome_t run_control(struct launch *launch, fm_error_t *err)
+{
+    char dir[DIR_BYTES] = "";
+    fm_fabric_t *fabric = NULL;
+    fm_launch_outcome_t outcome = prepare(launch, &fabric, err);
+
+    if (share_dir(launch, outcome == FM_LAUNCH_DONE, dir, err) < 0 ||
+        outcome != FM_LAUNCH_DONE) {
+        fm_fabric_close(fabric);
+        return outcome == FM_LAUNCH_DONE ? FM_LAUNCH_NO_FABRIC : outcome;
+    }
+    fm_status_t rc = open_links(launch, err);
+    if (rc < 0) {
+        fm_fabric_close(fabric);
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    if ((rc = open_control(launch, fabric, err)) < 0) {
+        return launch->control ? FM_LAUNCH_REFUSED : FM_LAUNCH_NO_FABRIC;
+    }
+    return run_to_end(launch, err);
+}
+
+/* --- rank 1 and up -------------------------------------------------------- */
+
+static fm_launch_outcome_t run_worker(struct launch *launch, fm_error_t *err)
+{
+    char dir[DIR_BYTES] = "";
+    fm_status_t rc = share_dir(launch, false, dir, err);
+
+    if (rc >= 0 && dir[0] == '\0') {
+        return FM_LAUNCH_DONE; /* rank 0 refused, and says why */
+    }
+    launch->worker_count = 1;
+    if (rc < 0 || !(launch->dir = fm_strdup(dir)) ||
+        !(launch->workers = fm_calloc(1, sizeof(fm_worker_t *))) ||
+        open_links(launch, err) < 0 || watch_signals(launch, err) < 0 ||
+        start_worker(launch, launch->links[0], launch->world.rank, 1,
+                     &launch->workers[0], err) < 0 ||
+        fm_reactor_run(launch->reactor, err) < 0) {
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    /* let the goodbye out before the link closes */
+    for (int i = 0; i < 100 && fm_link_queued(launch->links[0]) > 0; i++) {
+        (void)!fm_reactor_turn(launch->reactor, FM_NS_PER_MS, NULL, NULL);
+    }
+    return launch->worker_status < 0 ? FM_LAUNCH_FAILED : FM_LAUNCH_DONE;
+}
+
+fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
+                                  fm_error_t *err)
+{
+    struct launch launch = {.opts = opts, .err = err};
+    fm_launch_outcome_t outcome = FM_LAUNCH_NO_FABRIC;
+
+    if (fm_world_open(&launch.world, err) >= 0 &&
+        fm_topo_open(NULL, &launch.topo, err) >= 0 &&
+        fm_reactor_create(NULL, &launch.reactor, err) >= 0) {
+        if (launch.world.rank > 0) {
+            char name[32];
+            (void)snprintf(name, sizeof(name), "rank %u", launch.world.rank);
+            fm_log_set_name(name);
+        }
+        outcome = launch.world.rank == 0 ? run_control(&launch, err)
+                                         : run_worker(&launch, err);
+    }
+    launch_fini(&launch);
+    return outcome;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file launch.h
+ * Which roles this process takes, and their life: one workflow, run to its
+ * end.
+ *
+ *   alone             control plane and workers in this process, loop link
+ *   rank 0 of several control plane
+ *   rank 1 …          one worker each
+ *
+ * Threads: call from the main thread; blocks until the run is over.
+ */
+#ifndef FM_ROLE_LAUNCH_LAUNCH_H
+#define FM_ROLE_LAUNCH_LAUNCH_H
+
+#include "role/control/control.h"
+
+typedef struct fm_launch_options {
+    const char *file;       /**< the workflow; "-" is standard input */
+    const char *fabric_dir; /**< NULL: $FLOWMESH_FABRIC, else a fresh one */
+    uint32_t workers;       /**< embedded; 0: one a core */
+    const char *executor;   /**< command line of the executor, split at blanks;
+                                 NULL: flowmesh-engine beside this program */
+    bool is_volatile;       /**< keep no journal: for benchmarks */
+    /** Before anything runs: the fabric in use, the run and what it holds. */
+    void (*on_start)(void *ctx, const fm_fabric_t *fabric, const fm_run_t *run);
+    fm_control_events_t events; /**< to watch; their ctx is used throughout */
+    void *ctx;                  /**< of on_start and on_end */
+    /** After the end, with the fabric still open: report. */
+    void (*on_end)(void *ctx, fm_fabric_t *fabric, const fm_run_t *run,
+                   double seconds);
+} fm_launch_options_t;
+
+/** How a launch ended; also what on_end saw. */
+typedef enum fm_launch_outcome {
+    FM_LAUNCH_DONE,        /**< the workflow is done; or this was a worker */
+    FM_LAUNCH_FAILED,      /**< the workflow failed or was cancelled */
+    FM_LAUNCH_INTERRUPTED, /**< a signal; run the same again to go on */
+    FM_LAUNCH_REFUSED,     /**< bad input: nothing was run */
+    FM_LAUNCH_NO_FABRIC    /**< no fabric, or another process holds it */
+} fm_launch_outcome_t;
+
+/**
+ * Run a workflow.
+ * @param err  [out] why, unless FM_LAUNCH_DONE; a failed workflow leaves it
+ *             empty when its own report says it all.
+ */
+fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
+                                  fm_error_t *err);
+
+/** The fabric that commands read when none is named: $FLOWMESH_FABRIC, else
+ *  the latest one under the user's state directory; free() it. */
+FM_MUST_USE fm_status_t fm_launch_fabric_dir(const char *named, char **dir_out,
+                                             fm_error_t *err);
+
+#endif
