@@ -211,7 +211,7 @@ int main(void)
         const char *seed = corpus[i % FM_COUNT_OF(corpus)];
         size_t len = strlen(seed);
         memcpy(line, seed, len);
-        for (uint64_t n = 1 + fm_rng_below(&rng, 3); n-- > 0 && len > 0;) {
+        for (uint64_t n = 1 + fm_rng_below(&rng, 2); n-- > 0 && len > 0;) {
             len = mutate(&rng, line, len, sizeof(line));
         }
         if (len > 0) {
@@ -221,6 +221,6 @@ int main(void)
     (void)LLVMFuzzerTestOneInput(line, 0);
     (void)printf("fuzz_executor: %zu accepted, %zu refused\n", accepted,
                  refused);
-    return accepted > LINES / 20 && refused > LINES / 2 ? 0 : 1;
+    return accepted > LINES / 30 && refused > LINES / 2 ? 0 : 1;
 }
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -805,7 +806,7 @@ static const char *const seeds[][3] = {
     {"echo", "{}", "[{\"index\":0,\"value\":{\"value\":1}}]"},
     {"data_retrieval",
      "{\"format\":\"csv\",\"file\":{\"digest\":\"sha256:"
-     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"},"
+     "d7abfdc0704586801a0f6ba6b99fbd7a56d3e6620983d1c4db31bb58fd6794da\"},"
      "\"split\":{\"part\":\"train\",\"unit\":\"records\",\"from\":0,"
      "\"to\":3},\"test_fraction\":0.5,\"shuffle\":true,\"seed\":1,"
      "\"columns\":[\"a\"],\"chunk\":{\"bytes\":3,\"stride\":1}}",
@@ -830,6 +831,9 @@ static const char *const seeds[][3] = {
      "\"b\"}]}}]"},
 };
 
+/* The file that the data_retrieval seed names. */
+#define SEED_CSV "a,b\n1,2\n3,\"x,y\"\n"
+
 static size_t patience; /* a mutated step count must not run for ever */
 
 static bool impatient(void *ctx)
@@ -842,9 +846,11 @@ static void test_hostile(void)
 {
     world_t world = {0};
     fm_rng_t rng;
+    char text[FM_DIGEST_TEXT_BYTES];
     size_t errors = 0, runs = 0;
 
     world_open(&world, "w");
+    (void)store(&world, SEED_CSV, text);
     fm_rng_init(&rng, 20260101);
     for (size_t i = 0; i < 1500; i++) {
         const char *const *seed = seeds[i % FM_COUNT_OF(seeds)];
@@ -872,6 +878,49 @@ static void test_hostile(void)
     world_close(&world, true);
 }
 
+/* Memory runs out at every allocation in turn: an error, no leak, no crash,
+ * and the operator works again right after. */
+static void test_no_memory(void)
+{
+    world_t world = {0};
+    seen_t seen = {0};
+    char text[FM_DIGEST_TEXT_BYTES];
+
+    world_open(&world, "w");
+    (void)store(&world, SEED_CSV, text);
+    if (!fm_fault_arm(NULL)) {
+        (void)fprintf(stderr, "no fault points in this build: nothing to do\n");
+        world_close(&world, true);
+        return;
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(seeds); i++) {
+        size_t failed = 0;
+        bool clean = false;
+        for (int nth = 1; !clean && nth < 4000; nth += 1 + nth / 40) {
+            fm_json_t *params = json(seeds[i][1]), *items = json(seeds[i][2]);
+            const fm_ops_sink_t sink = {on_item, on_checkpoint, on_progress,
+                                        NULL, &seen};
+            const fm_ops_batch_t batch = {seeds[i][0], params, NULL, items,
+                                          NULL};
+            char fault[64];
+            fm_error_t err = {0};
+            (void)snprintf(fault, sizeof(fault), "base.alloc:%d", nth);
+            CU_ASSERT(fm_fault_arm(fault));
+            fm_status_t rc = fm_ops_run(world.ops, &batch, &sink, &err);
+            (void)fm_fault_arm(NULL);
+            failed += rc < 0 || seen.errors > 0;
+            CU_ASSERT(rc == FM_OK || rc == FM_ERR_NO_MEMORY);
+            CU_ASSERT(rc < 0 || seen.items == 1);
+            clean = rc == FM_OK && seen.errors == 0 && failed > 3;
+            seen_fini(&seen);
+            fm_json_drop(params);
+            fm_json_drop(items);
+        }
+        CU_ASSERT(failed > 3);
+    }
+    world_close(&world, true);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -888,6 +937,7 @@ int main(void)
         {"resume bit for bit", test_resume},
         {"resident models", test_resident},
         {"hostile input", test_hostile},
+        {"no memory", test_no_memory},
     };
     return fm_test_main("run/ops", cases, FM_COUNT_OF(cases));
 }
