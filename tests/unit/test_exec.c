@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -241,14 +242,50 @@ static void test_exit_status(void)
     CU_ASSERT_EQUAL(log.lease, 0);
 }
 
-/* A child that its parent's killing leaves behind would hold the pipe. */
+/* A grandchild holds the pipes: its group ends with the child all the same. */
 static void test_group(void)
 {
     log_t log = {.run_on_hello = true};
+    int64_t end = fm_clock_mono_ns() + 10 * FM_NS_PER_S;
 
-    supervise(HELLO "sleep 1000 & " READ "kill -KILL $$", &log);
+    supervise(HELLO READ "sleep 1000 & echo '{\"type\":\"item\",\"lease\":7,"
+                         "\"index\":0,\"output\":'$!'}'; kill -KILL $$",
+              &log);
     CU_ASSERT_EQUAL(log.reason, FM_EXEC_SIGNALLED);
     CU_ASSERT_EQUAL(log.code, SIGKILL);
+    pid_t grandchild = (pid_t)strtol(log.output, NULL, 10);
+    CU_ASSERT_FATAL(grandchild > 1);
+    while (kill(grandchild, 0) == 0 && fm_clock_mono_ns() < end) {
+        (void)waitpid(grandchild, NULL, WNOHANG); /* we are its reaper */
+    }
+    CU_ASSERT_NOT_EQUAL(kill(grandchild, 0), 0);
+}
+
+/* Limits reach the child. */
+static void test_limits(void)
+{
+    static const char *const argv[] = {
+        "sh", "-c",
+        HELLO READ "echo '{\"type\":\"item\",\"lease\":7,\"index\":3,"
+                   "\"output\":0}'; echo '{\"type\":\"item\",\"lease\":7,"
+                   "\"index\":0,\"output\":'$(ulimit -n)'}'; exit 0",
+        NULL};
+    log_t log = {.run_on_hello = true};
+    const fm_exec_options_t options = {.argv = argv, .limit_files = 37};
+    const fm_exec_callbacks_t callbacks = {.on_hello = on_hello,
+                                           .on_item = on_item,
+                                           .on_exit = on_exit_,
+                                           .ctx = &log};
+    fm_reactor_t *reactor = NULL;
+    fm_error_t err = {0};
+
+    FM_ASSERT_OK(fm_reactor_create(NULL, &reactor, &err), &err);
+    FM_ASSERT_OK(fm_exec_open(reactor, &options, &callbacks, &log.exec, &err),
+                 &err);
+    turn_until_exit(reactor, &log);
+    CU_ASSERT_STRING_EQUAL(log.output, "37");
+    fm_exec_close(log.exec);
+    fm_reactor_destroy(reactor);
 }
 
 static void test_hung(void)
@@ -536,6 +573,12 @@ int main(void)
         {"what open refuses", test_open_refusals},
         {"what run refuses", test_run_refusals},
         {"environment", test_environment},
+        {"limits", test_limits},
     };
+
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) {
+        perror("prctl");
+        return 2;
+    }
     return fm_test_main("run/exec", cases, FM_COUNT_OF(cases));
 }
