@@ -417,6 +417,10 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     }
     free(control->records);
     for (size_t i = 0; i < control->worker_count; i++) {
+        if (control->workers[i].state == WORKER_SILENT) {
+            /* the link must not wait for its farewell */
+            fm_link_drop(control->link, control->workers[i].peer);
+        }
         fm_control_worker_fini(&control->workers[i]);
     }
     free(control->workers);
@@ -442,7 +446,7 @@ void fm_control_shutdown(fm_control_t *control, const char *reason)
 
     control->closing = true;
     for (size_t i = 0; i < control->worker_count; i++) {
-        if (control->workers[i].state == WORKER_UP) {
+        if (control->workers[i].state != WORKER_GONE) {
             /* a worker that cannot be told sees the link close */
             (void)!fm_control_send(control, control->workers[i].peer, &msg,
                                    NULL);

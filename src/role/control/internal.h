@@ -29,7 +29,8 @@ struct lease {
     int64_t expected_end_ns; /* monotonic */
 };
 
-enum worker_state { WORKER_FREE_SLOT, WORKER_UP, WORKER_LOST };
+/* A slot is never used again: workers are known to the pool by its number. */
+enum worker_state { WORKER_GONE, WORKER_UP, WORKER_SILENT };
 
 struct worker {
     enum worker_state state;
@@ -47,7 +48,6 @@ struct worker {
     size_t resident_count;
     struct lease *lease; /* NULL: idle */
     int64_t heard_ns;    /* monotonic, of its last message */
-    uint32_t faults;     /* leases lost in a row */
 };
 
 /* A node that waits to be expanded, or for results it reads. */
@@ -88,6 +88,7 @@ struct fm_control {
     uint64_t lease_counter;
     bool place_wanted;
     uint64_t tick_timer;
+    uint64_t heartbeat_seq;
 
     /* expansion */
     struct expansion *expansions;

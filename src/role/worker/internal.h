@@ -66,7 +66,8 @@ struct fm_worker {
     uint64_t restart_timer;
     uint64_t heartbeat_timer;
     uint64_t heartbeat_seq;
-    char **resident; /* model digest texts */
+    int64_t heard_ns; /* of the control plane's last message */
+    char **resident;  /* model digest texts */
     size_t resident_count;
 
     struct batch batch;

@@ -25,6 +25,9 @@
  * produce between two turns of a live control plane. */
 #define OUTBOX_MAX 4096u
 #define STOP_GRACE_NS (5 * FM_NS_PER_S)
+/* A control plane silent this long is gone: under mpirun --enable-recovery
+ * nobody else ends a worker whose rank 0 died.  Far longer than a busy turn. */
+#define SILENCE_NS (30 * FM_NS_PER_S)
 
 static fm_status_t executor_start(fm_worker_t *worker, fm_error_t *err);
 
@@ -109,6 +112,10 @@ static void beat(void *ctx)
                       .model_count = worker->resident_count,
                       .memory_bytes = worker->memory_bytes}};
 
+    if (fm_reactor_now_ns(worker->reactor) - worker->heard_ns > SILENCE_NS) {
+        fm_worker_end(worker, FM_ERR_TIMEOUT, "the control plane is silent");
+        return;
+    }
     fm_worker_send(worker, &msg);
 }
 
@@ -377,6 +384,7 @@ static void on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
         fm_log(FM_LOG_ERROR, "from the control plane: %s", err.text);
         return;
     }
+    worker->heard_ns = fm_reactor_now_ns(worker->reactor);
     for (size_t i = 0; i < FM_COUNT_OF(handlers); i++) {
         if (handlers[i].type == msg.type) {
             handlers[i].handle(worker, &msg);
