@@ -6,6 +6,7 @@
 #ifndef FM_PLAN_WORKFLOW_REF_H
 #define FM_PLAN_WORKFLOW_REF_H
 
+#include "base/buf.h"
 #include "plan/workflow/graph.h"
 
 /** @p text is one ${…} and nothing else; false for NULL. */
@@ -37,5 +38,7 @@ FM_MUST_USE fm_status_t fm_wf_result_of(const fm_wf_resolver_t *r,
 FM_MUST_USE fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r,
                                       const fm_wf_value_t *tree, bool maps,
                                       fm_json_t **out);
+/** A value inside text: a string as it is, anything else as canonical JSON. */
+void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value);
 
 #endif

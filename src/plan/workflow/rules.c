@@ -197,8 +197,9 @@ fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
         o.form = FM_WF_FORM_NODE;
         o.node_path = fm_wf_str(o.path);
     } else if (o.path) {
-        fits = !type || (strcmp(type, "list") && strcmp(type, "node") &&
-                         strcmp(type, "graph_template"));
+        fits =
+            !type || (strcmp(type, "list") != 0 && strcmp(type, "node") != 0 &&
+                      strcmp(type, "graph_template") != 0);
         rc = fits ? read_file_form(data, type, source, &o) : FM_OK;
     } else if (o.items) {
         fits = !type || strcmp(type, "list") == 0;
@@ -402,7 +403,7 @@ static fm_status_t check_metrics(const fm_wf_value_t *tree,
         const fm_wf_value_t *metric = metrics->members[i].value;
         const char *name = fm_wf_str(metric);
         size_t k = 0;
-        while (name && k < FM_COUNT_OF(names) && strcmp(names[k], name)) {
+        while (name && k < FM_COUNT_OF(names) && strcmp(names[k], name) != 0) {
             k++;
         }
         if (!name || k == FM_COUNT_OF(names)) {
@@ -515,6 +516,7 @@ static fm_status_t check_python(const fm_wf_value_t *tree,
                                 const fm_wf_source_t *source)
 {
     const fm_wf_value_t *code = fm_wf_get(tree, "code");
+    const char *text = fm_wf_str(code);
     bool path = code && code->type == FM_JSON_OBJECT && code->count == 1 &&
                 is_literal(fm_wf_get(code, "path"));
 
@@ -525,7 +527,7 @@ static fm_status_t check_python(const fm_wf_value_t *tree,
             return fail(source, names[i], "a reference; allowed: literal text");
         }
     }
-    return path || (fm_wf_str(code) && *code->text)
+    return path || (text && *text)
                ? FM_OK
                : fail(source, code ? code : tree,
                       "python needs code: text, or {path: file.py}");

@@ -103,7 +103,7 @@ static void add_value_text(fm_buf_t *buf, const fm_wf_value_t *value,
         fm_buf_printf(buf, "#%zu", position);
         return;
     }
-    for (size_t i = 0; value->text[i] && i < VALUE_BYTES_MAX; i++) {
+    for (size_t i = 0; i < VALUE_BYTES_MAX && value->text[i]; i++) {
         char c = value->text[i];
         bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                     (c >= '0' && c <= '9') || strchr("._+-", c);
