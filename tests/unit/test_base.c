@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "fmtest.h"
+#include "scratch.h"
 
 static void test_error_text(void)
 {
@@ -188,11 +189,10 @@ static void test_json_path(void)
 
 static void test_file_replace(void)
 {
-    char dir[] = "/tmp/fm-base-XXXXXX";
+    char *dir = scratch_make();
     fm_error_t err = {0};
     fm_buf_t buf = {0};
 
-    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
     char *nested = fm_asprintf("%s/a/b", dir);
     char *path = fm_asprintf("%s/file", nested);
     FM_ASSERT_OK(fm_file_make_dirs(nested, 0755, &err), &err);
@@ -202,7 +202,7 @@ static void test_file_replace(void)
     CU_ASSERT(buf.len == 4 && memcmp(buf.data, "two!", 4) == 0);
     CU_ASSERT(fm_file_read(path, 3, &buf, &err) == FM_ERR_LIMIT);
     CU_ASSERT(fm_file_read(nested, 3, &buf, &err) == FM_ERR_IO);
-    FM_ASSERT_OK(fm_file_remove_tree(dir, &err), &err);
+    scratch_remove(dir);
     CU_ASSERT(fm_file_read(path, 3, &buf, &err) == FM_ERR_NOT_FOUND);
     fm_buf_fini(&buf);
     free(path);
