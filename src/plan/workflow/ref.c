@@ -42,6 +42,11 @@ bool fm_wf_ref_inside(const char *text)
     return text && next_ref(text);
 }
 
+bool fm_wf_is_literal(const fm_wf_value_t *value)
+{
+    return fm_wf_str(value) && *value->text && !fm_wf_ref_inside(value->text);
+}
+
 /* --- finding -------------------------------------------------------------- */
 
 struct finder {

@@ -13,6 +13,8 @@
 bool fm_wf_ref_is_whole(const char *text);
 /** @p text has a ${…} that is not escaped; false for NULL. */
 bool fm_wf_ref_inside(const char *text);
+/** Text that is not empty and has no reference; false for NULL. */
+bool fm_wf_is_literal(const fm_wf_value_t *value);
 
 /** Find every reference of a spec; the array is in the workflow's arena.
  *  Checks grammar and paths, not whether the node exists. */
