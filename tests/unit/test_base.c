@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "base/rng.h"
 #include "fmtest.h"
 #include "scratch.h"
@@ -187,6 +188,28 @@ static void test_json_path(void)
     fm_json_drop(value);
 }
 
+static void test_path_inside(void)
+{
+    static const char *const inside[] = {"a", "a/b.c", "...", ".a/..b",
+                                         "a/b/c"};
+    static const char *const outside[] = {"",     "/",    "/a",   "a/",
+                                          ".",    "..",   "./a",  "a/.",
+                                          "a//b", "../a", "a/..", "a/../b"};
+    char longest[FM_PATH_INSIDE_MAX_BYTES + 2];
+
+    for (size_t i = 0; i < FM_COUNT_OF(inside); i++) {
+        CU_ASSERT(fm_path_is_inside(inside[i]));
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(outside); i++) {
+        CU_ASSERT(!fm_path_is_inside(outside[i]));
+    }
+    CU_ASSERT(!fm_path_is_inside(NULL));
+    memset(longest, 'x', sizeof(longest));
+    longest[sizeof(longest) - 1] = '\0';
+    CU_ASSERT(!fm_path_is_inside(longest));
+    CU_ASSERT(fm_path_is_inside(longest + 1));
+}
+
 static void test_file_replace(void)
 {
     char *dir = scratch_make();
@@ -238,6 +261,7 @@ int main(void)
         {"canonical JSON", test_json_canonical},
         {"JSON refuses", test_json_refuses},
         {"JSON path", test_json_path},
+        {"path inside", test_path_inside},
         {"file replace", test_file_replace},
         {"fault points", test_faults},
     };

@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "plan/workflow/graph.h"
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
@@ -212,23 +213,6 @@ static fm_status_t check_metrics(const fm_wf_value_t *tree,
     return FM_OK;
 }
 
-/* A name inside a working directory: relative, no "..". */
-static bool name_is_inside(const char *name)
-{
-    if (!name || !*name || *name == '/') {
-        return false;
-    }
-    for (const char *at = name; *at;) {
-        size_t len = strcspn(at, "/");
-        if (len == 0 || (len == 1 && at[0] == '.') ||
-            (len == 2 && at[0] == '.' && at[1] == '.')) {
-            return false;
-        }
-        at += len + (at[len] == '/');
-    }
-    return true;
-}
-
 static fm_status_t check_inputs(const fm_wf_value_t *inputs,
                                 const fm_wf_source_t *source)
 {
@@ -243,7 +227,7 @@ static fm_status_t check_inputs(const fm_wf_value_t *inputs,
     for (size_t i = 0; i < inputs->count; i++) {
         const fm_wf_member_t *input = &inputs->members[i];
         const char *text = fm_wf_str(input->value);
-        if (map ? !name_is_inside(input->key)
+        if (map ? !fm_path_is_inside(input->key)
                 : !fm_wf_is_literal(input->value)) {
             return fm_wf_fail(source, input->line, input->column,
                               FM_ERR_INVALID, "input; allowed: %s",
@@ -298,7 +282,7 @@ static fm_status_t check_command(const fm_wf_value_t *tree,
         }
     }
     for (size_t i = 0; outputs && i < outputs->count; i++) {
-        if (!name_is_inside(fm_wf_str(outputs->members[i].value))) {
+        if (!fm_path_is_inside(fm_wf_str(outputs->members[i].value))) {
             return fm_wf_fail_at(source, outputs->members[i].value,
                                  "output; allowed: a relative name without ..");
         }
