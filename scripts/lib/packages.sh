@@ -29,6 +29,8 @@ FM_PACKAGES_test="
 libcunit1-dev         # CUnit: every C test program
 python3               # the checks under tests/ and the mini-cluster
 clang-format          # the format check (version 14)
+clang-tidy            # the tidy check (version 14)
+cppcheck              # the cppcheck check
 slurm-wlm             # a real slurmctld and slurmd for label slurm
 munge                 # authentication of that cluster
 iproute2              # network namespaces: its hosts
