@@ -459,3 +459,8 @@ size_t fm_control_worker_count(const fm_control_t *control)
     }
     return count;
 }
+
+size_t fm_control_worker_seen(const fm_control_t *control)
+{
+    return control->worker_count;
+}

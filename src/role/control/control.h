@@ -82,6 +82,8 @@ fm_fabric_t *fm_control_fabric(const fm_control_t *control);
 void fm_control_shutdown(fm_control_t *control, const char *reason);
 /** Workers that have joined and not left. */
 size_t fm_control_worker_count(const fm_control_t *control);
+/** Workers that have ever joined. */
+size_t fm_control_worker_seen(const fm_control_t *control);
 /** True once nothing appended waits for the disk. */
 bool fm_control_settled(const fm_control_t *control);
 

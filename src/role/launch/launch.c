@@ -206,12 +206,17 @@ static void on_worker_end(void *ctx, fm_status_t status, const char *text)
     }
 }
 
-/* Stop once all is said and durable: everybody left, nothing waits. */
+/*
+ * Stop once all is said and durable: everybody left, nothing waits.  A rank
+ * that has yet to join is awaited as well: it would find rank 0 gone, call
+ * that a failure, and mpirun would report it for a run that went well.
+ */
 static size_t end_hook(void *ctx)
 {
     struct launch *launch = ctx;
 
     if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        fm_control_worker_seen(launch->control) >= launch->world.size - 1 &&
         fm_control_settled(launch->control)) {
         fm_reactor_stop(launch->reactor);
     }
