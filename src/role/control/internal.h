@@ -85,9 +85,13 @@ struct fm_control {
     struct worker *workers;
     size_t worker_count;
     size_t worker_capacity;
+    uint32_t *gone; /* [gone_count] peers that left or were lost */
+    size_t gone_count;
+    size_t gone_capacity;
     uint64_t lease_counter;
     bool place_wanted;
     uint64_t tick_timer;
+    int64_t tick_ns; /* of the last tick */
 
     /* expansion */
     struct expansion *expansions;

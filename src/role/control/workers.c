@@ -4,6 +4,7 @@
  * A lease is fenced by its number, which holds the instance: what an earlier
  * instance gave out can never be mistaken for ours.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,12 +86,40 @@ void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
     }
 }
 
+static void note_gone(fm_control_t *control, uint32_t peer)
+{
+    fm_error_t err = {0};
+
+    for (size_t i = 0; i < control->gone_count; i++) {
+        if (control->gone[i] == peer) {
+            return;
+        }
+    }
+    if (fm_grow(&control->gone, &control->gone_capacity, control->gone_count,
+                sizeof(*control->gone), &err) < 0) {
+        fm_control_fatal(control, &err);
+        return;
+    }
+    control->gone[control->gone_count++] = peer;
+}
+
+static void note_back(fm_control_t *control, uint32_t peer)
+{
+    for (size_t i = 0; i < control->gone_count; i++) {
+        if (control->gone[i] == peer) {
+            control->gone[i] = control->gone[--control->gone_count];
+            return;
+        }
+    }
+}
+
 static void worker_lost(fm_control_t *control, struct worker *worker,
                         const char *why, fm_pool_lease_end_t how)
 {
     const fm_control_events_t *events = &control->events;
 
     fm_control_lease_drop(control, worker, how);
+    note_gone(control, worker->peer);
     if (events->on_worker) {
         events->on_worker(events->ctx, worker->name, false, why);
     }
@@ -102,9 +131,16 @@ void fm_control_tick(void *ctx)
 {
     fm_control_t *control = ctx;
     int64_t now = fm_reactor_now_ns(control->reactor);
+    int64_t late = now - control->tick_ns - control->heartbeat_ns;
 
+    control->tick_ns = now;
     for (size_t i = 0; i < control->worker_count; i++) {
         struct worker *worker = &control->workers[i];
+        if (late > 0) {
+            /* we were stopped, or busy: nobody was silent that long, we
+             * did not listen */
+            worker->heard_ns += late;
+        }
         if (worker->state == WORKER_UP &&
             now - worker->heard_ns > control->silence_ns) {
             uint32_t peer = worker->peer;
@@ -122,6 +158,8 @@ void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
 
     if (worker && !up) {
         worker_lost(control, worker, reason, FM_POOL_END_FAULT);
+    } else if (!up) {
+        note_gone(control, peer);
     }
 }
 
@@ -184,6 +222,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         fm_control_fatal(control, &err);
         return;
     }
+    note_back(control, peer);
     worker->heard_ns = fm_reactor_now_ns(control->reactor);
     fm_msg_t welcome = {
         .type = FM_MSG_WELCOME,
@@ -413,14 +452,23 @@ static void on_result(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     }
 }
 
-/* BYE: a worker leaves.  in { reason }  out nothing */
+/* BYE: a worker leaves, or one that could not start.  in { reason }  out
+ *   nothing */
 static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
 {
+    const fm_control_events_t *events = &control->events;
     struct worker *worker = find_worker(control, peer);
+    char name[32];
 
     if (worker) {
         worker_lost(control, worker, msg->bye.reason,
                     control->closing ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
+        return;
+    }
+    note_gone(control, peer);
+    if (events->on_worker) {
+        (void)snprintf(name, sizeof(name), "of peer %u", peer);
+        events->on_worker(events->ctx, name, false, msg->bye.reason);
     }
 }
 
