@@ -92,6 +92,7 @@ struct fm_control {
     bool place_wanted;
     uint64_t tick_timer;
     int64_t tick_ns; /* of the last tick */
+    uint64_t tick_count;
 
     /* expansion */
     struct expansion *expansions;

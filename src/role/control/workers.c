@@ -130,6 +130,8 @@ static void worker_lost(fm_control_t *control, struct worker *worker,
 void fm_control_tick(void *ctx)
 {
     fm_control_t *control = ctx;
+    fm_msg_t alive = {.type = FM_MSG_HEARTBEAT,
+                      .heartbeat.seq = ++control->tick_count};
     int64_t now = fm_reactor_now_ns(control->reactor);
     int64_t late = now - control->tick_ns - control->heartbeat_ns;
 
@@ -146,6 +148,9 @@ void fm_control_tick(void *ctx)
             uint32_t peer = worker->peer;
             worker_lost(control, worker, "silent", FM_POOL_END_FAULT);
             fm_link_drop(control->link, peer);
+        } else if (worker->state == WORKER_UP) {
+            /* a worker that cannot be told is lost by its own silence */
+            (void)!fm_control_send(control, worker->peer, &alive, NULL);
         }
     }
     control->place_wanted = true; /* waiting batches age */

@@ -44,6 +44,10 @@ struct fm_worker {
     fm_link_t *link;
     uint32_t peer;
 
+    int64_t heard_ns;     /* of the control plane's last message */
+    int64_t beat_ns;      /* of our last heartbeat */
+    int64_t heartbeat_ns; /* between two of them */
+
     char *name;
     char *cell;
     char *host;
