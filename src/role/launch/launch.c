@@ -206,12 +206,31 @@ static void on_worker_end(void *ctx, fm_status_t status, const char *text)
     }
 }
 
-/* Stop once all is said and durable: everybody left, nothing waits. */
+static bool all_gone(const struct launch *launch)
+{
+    size_t workers =
+        launch->world.size > 1 ? launch->world.size - 1 : launch->worker_count;
+
+    return fm_control_gone_count(launch->control) >= workers;
+}
+
+/*
+ * Stop once all is said and durable: everybody left, nothing waits.  A rank
+ * that has yet to join is awaited as well: it would find rank 0 gone, call
+ * that a failure, and mpirun would report it for a run that went well.
+ */
 static size_t end_hook(void *ctx)
 {
     struct launch *launch = ctx;
 
+    if (!launch->leave_timer && all_gone(launch)) {
+        (void)fm_error_set(launch->err, FM_ERR_CLOSED,
+                           "no worker is left; the same command goes on where "
+                           "this one stopped");
+        finish(launch, "no worker is left");
+    }
     if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        (launch->world.size == 1 || all_gone(launch)) &&
         fm_control_settled(launch->control)) {
         fm_reactor_stop(launch->reactor);
     }
