@@ -206,12 +206,31 @@ static void on_worker_end(void *ctx, fm_status_t status, const char *text)
     }
 }
 
-/* Stop once all is said and durable: everybody left, nothing waits. */
+static bool all_gone(const struct launch *launch)
+{
+    size_t workers =
+        launch->world.size > 1 ? launch->world.size - 1 : launch->worker_count;
+
+    return fm_control_gone_count(launch->control) >= workers;
+}
+
+/*
+ * Stop once all is said and durable: everybody left, nothing waits.  A rank
+ * that has yet to join is awaited as well: it would find rank 0 gone, call
+ * that a failure, and mpirun would report it for a run that went well.
+ */
 static size_t end_hook(void *ctx)
 {
     struct launch *launch = ctx;
 
+    if (!launch->leave_timer && all_gone(launch)) {
+        (void)fm_error_set(launch->err, FM_ERR_CLOSED,
+                           "no worker is left; the same command goes on where "
+                           "this one stopped");
+        finish(launch, "no worker is left");
+    }
     if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        (launch->world.size == 1 || all_gone(launch)) &&
         fm_control_settled(launch->control)) {
         fm_reactor_stop(launch->reactor);
     }
@@ -275,6 +294,18 @@ static fm_status_t command_line(const struct launch *launch, const char *writer,
     return FM_OK;
 }
 
+/* What a worker costs, as the site says: 0 where it says nothing. */
+static double site_figure(const char *name)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    double value = text ? strtod(text, &end) : 0;
+
+    return text && end != text && *end == '\0' && value >= 0 && value < 1e9
+               ? value
+               : 0;
+}
+
 static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
                                 uint32_t number, uint32_t cores,
                                 fm_worker_t **worker_out, fm_error_t *err)
@@ -302,6 +333,8 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
         .device_name = host->cpu_model,
         .memory_bytes = host->memory_bytes / (cores ? cores : 1),
         .cores = 1,
+        .price_per_hour = site_figure("FLOWMESH_PRICE_PER_HOUR"),
+        .watts = site_figure("FLOWMESH_WATTS"),
         .on_end = on_worker_end,
         .ctx = launch,
     };
