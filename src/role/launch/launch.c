@@ -529,12 +529,11 @@ static fm_launch_outcome_t run_control(struct launch *launch, fm_error_t *err)
         fm_fabric_close(fabric);
         return outcome == FM_LAUNCH_DONE ? FM_LAUNCH_NO_FABRIC : outcome;
     }
-    fm_status_t rc = open_links(launch, err);
-    if (rc < 0) {
+    if (open_links(launch, err) < 0) {
         fm_fabric_close(fabric);
         return FM_LAUNCH_NO_FABRIC;
     }
-    if ((rc = open_control(launch, fabric, err)) < 0) {
+    if (open_control(launch, fabric, err) < 0) {
         return launch->control ? FM_LAUNCH_REFUSED : FM_LAUNCH_NO_FABRIC;
     }
     return run_to_end(launch, err);
