@@ -42,6 +42,7 @@ struct launch {
     uint32_t run;
     bool ended;       /* the run reached an end state */
     bool interrupted; /* a signal asked us to stop */
+    bool unclean;     /* MPI was not finalised */
     fm_status_t worker_status;
     fm_error_t *err;
     uint64_t leave_timer;
@@ -407,9 +408,9 @@ static void launch_fini(struct launch *launch)
     free(launch->dir);
     free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
-        /* finalising beside a dead rank may hang; all is flushed */
-        (void)fflush(NULL);
-        _exit(launch->err->status < 0 ? 1 : 0);
+        /* finalising beside a dead rank may hang: the caller is to say what
+         * there is to say and leave without the handlers of exit() */
+        launch->unclean = true;
     }
 }
 
@@ -570,5 +571,8 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
                                          : run_worker(&launch, err);
     }
     launch_fini(&launch);
+    if (opts->unclean_out) {
+        *opts->unclean_out = launch.unclean;
+    }
     return outcome;
 }
