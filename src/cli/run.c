@@ -84,6 +84,9 @@ static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
     }
     (void)!fm_pool_node_get(fm_state_pool(run->fabric->state), state->index,
                             node, &info);
+    if (info.reason == FM_POOL_REASON_UPSTREAM) {
+        return; /* the node that failed has been told of */
+    }
     (void)fprintf(stderr, "[%7.1fs] %-9s %-48s %u ran, %u shared\n",
                   elapsed(run), fm_pool_state_name(info.state),
                   fm_workflow_node(state->workflow, node)->name, info.ran,
@@ -123,6 +126,7 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
 static void print_nodes(const fm_json_t *report)
 {
     const fm_json_t *nodes = fm_json_get(report, "nodes");
+    const char *upstream = fm_pool_reason_name(FM_POOL_REASON_UPSTREAM);
     int width = 4;
 
     for (size_t i = 0; i < fm_json_len(nodes); i++) {
@@ -143,28 +147,64 @@ static void print_nodes(const fm_json_t *report)
                      (long long)fm_json_get_int(node, "items", 0),
                      (long long)fm_json_get_int(node, "ran", 0),
                      (long long)fm_json_get_int(node, "shared", 0));
-        if (error) {
+        if (error && strcmp(error, upstream) != 0) {
             (void)printf("    %s\n", error);
         }
     }
 }
 
-/* One row of metrics: those of every stage, in the order of the report. */
-static void print_metrics(const char *label, int width,
-                          const fm_json_t *metrics)
+/* The table by trial has a column for each "stage.metric" of any row. */
+#define COLUMN_MAX 32u
+
+struct columns {
+    const char *stage[COLUMN_MAX];
+    const char *metric[COLUMN_MAX];
+    size_t count;
+};
+
+static void columns_add(struct columns *columns, const fm_json_t *metrics)
 {
-    void *stage = NULL;
-    const char *stage_name = NULL;
+    void *at_stage = NULL;
+    const char *stage = NULL;
     fm_json_t *values = NULL;
 
-    (void)printf("%-*s", width, label);
-    while (fm_json_next(metrics, &stage, &stage_name, &values)) {
+    while (fm_json_next(metrics, &at_stage, &stage, &values)) {
         void *at = NULL;
-        const char *name = NULL;
+        const char *metric = NULL;
         fm_json_t *value = NULL;
-        while (fm_json_next(values, &at, &name, &value)) {
-            (void)printf("  %s.%s %.4f", stage_name, name,
+        while (fm_json_next(values, &at, &metric, &value)) {
+            size_t i = 0;
+            while (i < columns->count &&
+                   (strcmp(columns->stage[i], stage) != 0 ||
+                    strcmp(columns->metric[i], metric) != 0)) {
+                i++;
+            }
+            if (i == columns->count && i < COLUMN_MAX) {
+                columns->stage[i] = stage;
+                columns->metric[i] = metric;
+                columns->count++;
+            }
+        }
+    }
+}
+
+static int column_width(const struct columns *columns, size_t i)
+{
+    return (int)(strlen(columns->stage[i]) + strlen(columns->metric[i]) + 1);
+}
+
+static void print_row(const char *label, int width,
+                      const struct columns *columns, const fm_json_t *metrics)
+{
+    (void)printf("%-*s", width, label);
+    for (size_t i = 0; i < columns->count; i++) {
+        const fm_json_t *value = fm_json_get(
+            fm_json_get(metrics, columns->stage[i]), columns->metric[i]);
+        if (fm_json_is_number(value)) {
+            (void)printf("  %*.4f", column_width(columns, i),
                          fm_json_real_or(value, 0));
+        } else {
+            (void)printf("  %*s", column_width(columns, i), "-");
         }
     }
     (void)printf("\n");
@@ -172,25 +212,32 @@ static void print_metrics(const char *label, int width,
 
 static void print_trials(const fm_json_t *report)
 {
+    static const char all[] = "(before the sweep)";
     const fm_json_t *shared = fm_json_get(report, "metrics");
     const fm_json_t *trials = fm_json_get(report, "trials");
-    int width = 5;
+    struct columns columns = {0};
+    int width = (int)strlen(all);
 
-    if (fm_json_len(shared) == 0 && fm_json_len(trials) == 0) {
-        return;
-    }
-    for (size_t i = 0; i < fm_json_len(trials); i++) {
-        int len = (int)strlen(fm_json_get_str(fm_json_at(trials, i), "trial"));
-        width = len > width ? len : width;
-    }
-    (void)printf("\n%-*s  metrics\n", width, "trial");
-    if (fm_json_len(shared) > 0) {
-        print_metrics("(all)", width, shared);
-    }
+    columns_add(&columns, shared);
     for (size_t i = 0; i < fm_json_len(trials); i++) {
         const fm_json_t *trial = fm_json_at(trials, i);
-        print_metrics(fm_json_get_str(trial, "trial"), width,
-                      fm_json_get(trial, "metrics"));
+        int len = (int)strlen(fm_json_get_str(trial, "trial"));
+        width = len > width ? len : width;
+        columns_add(&columns, fm_json_get(trial, "metrics"));
+    }
+    if (columns.count == 0) {
+        return;
+    }
+    (void)printf("\n%-*s", width, "trial");
+    for (size_t i = 0; i < columns.count; i++) {
+        (void)printf("  %s.%s", columns.stage[i], columns.metric[i]);
+    }
+    (void)printf("\n");
+    print_row(all, width, &columns, shared);
+    for (size_t i = 0; i < fm_json_len(trials); i++) {
+        const fm_json_t *trial = fm_json_at(trials, i);
+        print_row(fm_json_get_str(trial, "trial"), width, &columns,
+                  fm_json_get(trial, "metrics"));
     }
 }
 

@@ -1,70 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Forward and backward over packed sequences.
- *
- * The backward pass keeps per layer only what is dear to compute again:
- * normalised inputs and the gated product are recomputed.  One buffer, dx,
- * carries the gradient of the residual stream from the last layer to the
- * first; every branch adds to it.
- */
+/* A pass: its arena of activations, and the layers forward. */
 #include "engine/pass.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "engine/layout.h"
-
-/* What one layer keeps for its backward pass; N rows, C hidden, Q the width
- * of qkv, I intermediate. */
-struct layer_kept {
-    float *x;     /* [N, C] input */
-    float *rstd;  /* [N] of the input norm */
-    float *qkv;   /* [N, Q] after rotation */
-    float *lse;   /* [N, heads] */
-    float *mixed; /* [N, C] attention output, before o_proj */
-    float *mid;   /* [N, C] after attention */
-    float *mid_rstd;
-    float *gate_up; /* [N, 2I] */
-};
-
-struct fm_engine_pass {
-    fm_engine_model_t *model;
-    fm_engine_backend_t *be;
-    fm_engine_layout_t at;
-    fm_engine_heads_t heads;
-    fm_engine_rotary_t rotary;
-    bool train;
-
-    float *arena;
-    size_t capacity; /* rows the arena holds */
-    size_t rows;     /* rows of the last forward(); 0 before it */
-    fm_engine_pack_t pack;
-    size_t pack_capacity;
-    int32_t *offsets;  /* device [pack_capacity + 1] */
-    int32_t *ids;      /* device [3, capacity]: tokens, positions, slots */
-    int32_t *host_ids; /* host [3, capacity] */
-
-    struct layer_kept *kept; /* [layers + 1]; only x in the last */
-    float *normed;           /* [N, C] */
-    float *product;          /* [N, I] */
-    float *hidden;           /* [N, C] after the last norm */
-    float *hidden_rstd;      /* [N] */
-    float *dhidden;          /* [N, C]; train only, as all below */
-    float *dx;               /* [N, C] */
-    float *dnormed;          /* [N, C] */
-    float *dmixed;           /* [N, C] */
-    float *dqkv;             /* [N, Q] */
-    float *dproduct;         /* [N, I] */
-    float *dgate_up;         /* [N, 2I] */
-
-    size_t chunk;      /* rows of logits at a time */
-    float *logits;     /* device [chunk, vocab] */
-    float *picked;     /* device [chunk, C] */
-    float *dpicked;    /* device [chunk, C] */
-    float *row_floats; /* device [2, chunk]: logp, scales */
-    int32_t *row_ids;  /* device [2, chunk]: rows, targets */
-};
+#include "engine/activations.h"
 
 /* Hands out parts of a block; with base NULL only counts. */
 struct carver {
@@ -80,8 +22,8 @@ static float *carve(struct carver *c, size_t count)
     return part;
 }
 
-static void carve_layer(struct carver *c, struct layer_kept *kept, size_t rows,
-                        const fm_engine_config_t *config)
+static void carve_layer(struct carver *c, struct fm_engine_layer_kept *kept,
+                        size_t rows, const fm_engine_config_t *config)
 {
     kept->x = carve(c, rows * config->hidden_size);
     kept->rstd = carve(c, rows);
@@ -230,8 +172,6 @@ fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass)
     return NULL;
 }
 
-/* --- forward ------------------------------------------------------------- */
-
 static fm_status_t sequence_check(const fm_engine_config_t *config,
                                   const fm_engine_batch_t *batch, size_t s,
                                   fm_error_t *err)
@@ -318,7 +258,7 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
                      l * pass->at.layer;
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_engine_backend_t *be = pass->be;
-    struct layer_kept *k = &pass->kept[l];
+    struct fm_engine_layer_kept *k = &pass->kept[l];
     float eps = (float)c->rms_norm_eps;
     size_t n = pass->rows;
     size_t hidden = c->hidden_size;
@@ -376,192 +316,5 @@ fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
         ops->zero(pass->be, pass->dhidden,
                   pass->rows * c->hidden_size * sizeof(float));
     }
-    return ops->sync(pass->be, err);
-}
-
-/* --- head ---------------------------------------------------------------- */
-
-static fm_status_t rows_check(const fm_engine_pass_t *pass, const int32_t *rows,
-                              const int32_t *targets, size_t count,
-                              fm_error_t *err)
-{
-    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
-
-    for (size_t i = 0; i < count; i++) {
-        if (rows[i] < 0 || (size_t)rows[i] >= pass->rows) {
-            return fm_error_set(err, FM_ERR_INVALID,
-                                "row %d is outside the batch of %zu", rows[i],
-                                pass->rows);
-        }
-        if (targets && (targets[i] < 0 || (size_t)targets[i] >= vocab)) {
-            return fm_error_set(err, FM_ERR_INVALID,
-                                "target %d: vocab_size is %zu", targets[i],
-                                vocab);
-        }
-    }
-    return FM_OK;
-}
-
-/* Logits of at most `chunk` rows into pass->logits. */
-static void chunk_logits(fm_engine_pass_t *pass, const int32_t *rows,
-                         size_t count)
-{
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    const fm_engine_ops_t *ops = pass->be->ops;
-
-    ops->upload(pass->be, pass->row_ids, rows, count * sizeof(*rows));
-    ops->gather(pass->be, pass->picked, pass->hidden, pass->row_ids, count,
-                c->hidden_size);
-    ops->linear_forward(pass->be, pass->logits, pass->picked,
-                        fm_engine_model_data(pass->model) + pass->at.head,
-                        count, c->hidden_size, c->vocab_size, false);
-}
-
-static void chunk_backward(fm_engine_pass_t *pass, size_t count, float *grads)
-{
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    const fm_engine_ops_t *ops = pass->be->ops;
-
-    ops->linear_backward(pass->be, pass->dpicked, grads + pass->at.head,
-                         pass->logits, pass->picked,
-                         fm_engine_model_data(pass->model) + pass->at.head,
-                         count, c->hidden_size, c->vocab_size);
-    ops->scatter_add(pass->be, pass->dhidden, pass->dpicked, pass->row_ids,
-                     count, c->hidden_size);
-}
-
-fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass, const int32_t *rows,
-                                const int32_t *targets, const float *scales,
-                                size_t count, float *grads, float *logp_out,
-                                fm_error_t *err)
-{
-    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
-    const fm_engine_ops_t *ops = pass->be->ops;
-    float *device_scales = scales ? pass->row_floats + pass->chunk : NULL;
-    int32_t *device_targets = pass->row_ids + pass->chunk;
-    fm_status_t rc = rows_check(pass, rows, targets, count, err);
-
-    if (rc >= 0 && scales && (!pass->train || !grads)) {
-        rc =
-            fm_error_set(err, FM_ERR_INVALID, "gradients need a training pass");
-    }
-    for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
-        size_t left = count - i;
-        size_t n = left < pass->chunk ? left : pass->chunk;
-        chunk_logits(pass, rows + i, n);
-        ops->upload(pass->be, device_targets, targets + i,
-                    n * sizeof(*targets));
-        if (scales) {
-            ops->upload(pass->be, device_scales, scales + i,
-                        n * sizeof(*scales));
-        }
-        ops->logprob(pass->be, pass->row_floats, pass->logits, device_targets,
-                     device_scales, n, vocab);
-        ops->download(pass->be, logp_out + i, pass->row_floats,
-                      n * sizeof(*logp_out));
-        if (scales) {
-            chunk_backward(pass, n, grads);
-        }
-        rc = ops->sync(pass->be, err);
-    }
-    return rc;
-}
-
-fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass, const int32_t *rows,
-                                  size_t count, float *logits_out,
-                                  fm_error_t *err)
-{
-    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
-    fm_status_t rc = rows_check(pass, rows, NULL, count, err);
-
-    for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
-        size_t left = count - i;
-        size_t n = left < pass->chunk ? left : pass->chunk;
-        chunk_logits(pass, rows + i, n);
-        pass->be->ops->download(pass->be, logits_out + i * vocab, pass->logits,
-                                n * vocab * sizeof(float));
-        rc = pass->be->ops->sync(pass->be, err);
-    }
-    return rc;
-}
-
-/* --- backward ------------------------------------------------------------ */
-
-static void mlp_backward(fm_engine_pass_t *pass, const struct layer_kept *k,
-                         const float *w, float *g)
-{
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    const fm_engine_ops_t *ops = pass->be->ops;
-    fm_engine_backend_t *be = pass->be;
-    size_t n = pass->rows;
-    size_t hidden = c->hidden_size;
-    size_t width = c->intermediate_size;
-
-    ops->swiglu_forward(be, pass->product, k->gate_up, n, width);
-    ops->linear_backward(be, pass->dproduct, g + pass->at.down, pass->dx,
-                         pass->product, w + pass->at.down, n, width, hidden);
-    ops->swiglu_backward(be, pass->dgate_up, pass->dproduct, k->gate_up, n,
-                         width);
-    ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
-                         w + pass->at.post_norm, (float)c->rms_norm_eps, n,
-                         hidden);
-    ops->linear_backward(be, pass->dnormed, g + pass->at.gate_up,
-                         pass->dgate_up, pass->normed, w + pass->at.gate_up, n,
-                         hidden, 2 * width);
-    ops->rmsnorm_backward(be, pass->dx, g + pass->at.post_norm, pass->dnormed,
-                          k->mid, w + pass->at.post_norm, k->mid_rstd, n,
-                          hidden);
-}
-
-static void attention_backward(fm_engine_pass_t *pass,
-                               const struct layer_kept *k, const float *w,
-                               float *g)
-{
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    const fm_engine_ops_t *ops = pass->be->ops;
-    fm_engine_backend_t *be = pass->be;
-    size_t n = pass->rows;
-    size_t hidden = c->hidden_size;
-
-    ops->linear_backward(be, pass->dmixed, g + pass->at.o, pass->dx, k->mixed,
-                         w + pass->at.o, n, hidden, hidden);
-    ops->attention_backward(be, pass->dqkv, pass->dmixed, k->mixed, k->qkv,
-                            k->lse, &pass->pack, &pass->heads);
-    ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n,
-              &pass->heads, true);
-    ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
-                         w + pass->at.input_norm, (float)c->rms_norm_eps, n,
-                         hidden);
-    ops->linear_backward(be, pass->dnormed, g + pass->at.qkv, pass->dqkv,
-                         pass->normed, w + pass->at.qkv, n, hidden,
-                         fm_engine_qkv_width(c));
-    ops->rmsnorm_backward(be, pass->dx, g + pass->at.input_norm, pass->dnormed,
-                          k->x, w + pass->at.input_norm, k->rstd, n, hidden);
-}
-
-fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
-                                    fm_error_t *err)
-{
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    const float *w = fm_engine_model_data(pass->model);
-    const fm_engine_ops_t *ops = pass->be->ops;
-    size_t layers = c->num_hidden_layers;
-
-    if (!pass->train || pass->rows == 0) {
-        return fm_error_set(err, FM_ERR_INVALID,
-                            "backward needs a training pass after forward");
-    }
-    ops->zero(pass->be, pass->dx, pass->rows * c->hidden_size * sizeof(float));
-    ops->rmsnorm_backward(pass->be, pass->dx, grads + pass->at.norm,
-                          pass->dhidden, pass->kept[layers].x,
-                          w + pass->at.norm, pass->hidden_rstd, pass->rows,
-                          c->hidden_size);
-    for (size_t l = layers; l-- > 0;) {
-        size_t at = pass->at.first_layer + l * pass->at.layer;
-        mlp_backward(pass, &pass->kept[l], w + at, grads + at);
-        attention_backward(pass, &pass->kept[l], w + at, grads + at);
-    }
-    ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx, pass->ids,
-                     pass->rows, c->hidden_size);
     return ops->sync(pass->be, err);
 }

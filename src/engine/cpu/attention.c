@@ -75,7 +75,7 @@ static void softmax_row(float *row, size_t live, size_t width, float *sum_out,
 static void tile_forward(const tile_t *t, float *out, size_t out_stride,
                          float *lse, size_t lse_stride, float *scores)
 {
-    float scale[BLOCK];
+    float scale[BLOCK] = {0};
 
     tile_scores(t, scores);
     for (size_t r = 0; r < t->rows; r++) {
@@ -130,6 +130,17 @@ void fm_engine_cpu_attention_forward(fm_engine_backend_t *be, float *out,
     }
 }
 
+FM_VEC_CLONES
+static float dot(const float *a, const float *b, size_t count)
+{
+    vec_t sums = {0};
+
+    for (size_t i = 0; i < count; i += FM_VEC_LANES) {
+        sums += vec_get(a, i, count) * vec_get(b, i, count);
+    }
+    return vec_sum(sums);
+}
+
 /* Scores become probabilities p, dp becomes ds = p·(dp − delta)/√dim. */
 FM_VEC_CLONES
 static void softmax_backward_row(float *row, float *drow, size_t live,
@@ -173,10 +184,8 @@ static void tile_backward(const tile_t *t, const tile_gradient_t *g, float *p,
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, dim, 1.0F,
                 dout, out_stride, t->v, stride, 0.0F, dp, keys);
     for (size_t r = 0; r < t->rows; r++) {
-        float delta = 0;
-        for (size_t i = 0; i < t->dim; i++) {
-            delta += dout[r * g->out_stride + i] * out[r * g->out_stride + i];
-        }
+        float delta =
+            dot(dout + r * g->out_stride, out + r * g->out_stride, t->dim);
         softmax_backward_row(p + r * t->keys, dp + r * t->keys,
                              t->first + r + 1, t->keys,
                              g->lse[(t->first + r) * g->lse_stride], delta,

@@ -418,11 +418,16 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     }
     free(control->records);
     for (size_t i = 0; i < control->worker_count; i++) {
+        if (control->workers[i].state == WORKER_SILENT) {
+            /* the link must not wait for its farewell */
+            fm_link_drop(control->link, control->workers[i].peer);
+        }
         fm_control_worker_fini(&control->workers[i]);
     }
     free(control->workers);
     free(control->gone);
     free(control->expansions);
+    free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {
         fm_json_drop(control->result_list[i].value);
         free(control->result_list[i].error);
@@ -444,7 +449,7 @@ void fm_control_shutdown(fm_control_t *control, const char *reason)
 
     control->closing = true;
     for (size_t i = 0; i < control->worker_count; i++) {
-        if (control->workers[i].state == WORKER_UP) {
+        if (control->workers[i].state != WORKER_GONE) {
             /* a worker that cannot be told sees the link close */
             (void)!fm_control_send(control, control->workers[i].peer, &msg,
                                    NULL);

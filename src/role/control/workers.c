@@ -53,15 +53,21 @@ static void refuse(fm_control_t *control, uint32_t peer, fm_status_t code,
     (void)!fm_control_send(control, peer, &msg, NULL); /* best effort */
 }
 
-static struct worker *find_worker(fm_control_t *control, uint32_t peer)
+static struct worker *find_in_state(fm_control_t *control, uint32_t peer,
+                                    enum worker_state state)
 {
     for (size_t i = 0; i < control->worker_count; i++) {
         struct worker *worker = &control->workers[i];
-        if (worker->state == WORKER_UP && worker->peer == peer) {
+        if (worker->state == state && worker->peer == peer) {
             return worker;
         }
     }
     return NULL;
+}
+
+static struct worker *find_worker(fm_control_t *control, uint32_t peer)
+{
+    return find_in_state(control, peer, WORKER_UP);
 }
 
 void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
@@ -83,6 +89,14 @@ void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
     if (fm_pool_check(control->pool, &event, NULL, NULL) >= 0 &&
         fm_pool_apply(control->pool, &event, &err) < 0) {
         fm_control_fatal(control, &err);
+    }
+}
+
+static void tell_owner(const fm_control_t *control, const struct worker *worker,
+                       bool up, const char *why)
+{
+    if (control->events.on_worker) {
+        control->events.on_worker(control->events.ctx, worker->name, up, why);
     }
 }
 
@@ -113,18 +127,23 @@ static void note_back(fm_control_t *control, uint32_t peer)
     }
 }
 
-static void worker_lost(fm_control_t *control, struct worker *worker,
+/* It is not coming back. */
+static void worker_gone(fm_control_t *control, struct worker *worker,
                         const char *why, fm_pool_lease_end_t how)
 {
-    const fm_control_events_t *events = &control->events;
-
     fm_control_lease_drop(control, worker, how);
     note_gone(control, worker->peer);
-    if (events->on_worker) {
-        events->on_worker(events->ctx, worker->name, false, why);
-    }
+    tell_owner(control, worker, false, why);
     fm_control_worker_fini(worker);
-    worker->state = WORKER_LOST;
+}
+
+/* Its lease runs elsewhere; should it speak again, it is welcome. */
+static void worker_silent(fm_control_t *control, struct worker *worker)
+{
+    fm_control_lease_drop(control, worker, FM_POOL_END_FAULT);
+    note_gone(control, worker->peer);
+    worker->state = WORKER_SILENT;
+    tell_owner(control, worker, false, "silent");
 }
 
 void fm_control_tick(void *ctx)
@@ -138,18 +157,18 @@ void fm_control_tick(void *ctx)
     control->tick_ns = now;
     for (size_t i = 0; i < control->worker_count; i++) {
         struct worker *worker = &control->workers[i];
+        if (worker->state != WORKER_UP) {
+            continue;
+        }
         if (late > 0) {
             /* we were stopped, or busy: nobody was silent that long, we
              * did not listen */
             worker->heard_ns += late;
         }
-        if (worker->state == WORKER_UP &&
-            now - worker->heard_ns > control->silence_ns) {
-            uint32_t peer = worker->peer;
-            worker_lost(control, worker, "silent", FM_POOL_END_FAULT);
-            fm_link_drop(control->link, peer);
-        } else if (worker->state == WORKER_UP) {
-            /* a worker that cannot be told is lost by its own silence */
+        if (now - worker->heard_ns > control->silence_ns) {
+            worker_silent(control, worker);
+        } else {
+            /* a full queue says as much as a beat: we are here */
             (void)!fm_control_send(control, worker->peer, &alive, NULL);
         }
     }
@@ -162,7 +181,7 @@ void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
     struct worker *worker = find_worker(control, peer);
 
     if (worker && !up) {
-        worker_lost(control, worker, reason, FM_POOL_END_FAULT);
+        worker_gone(control, worker, reason, FM_POOL_END_FAULT);
     } else if (!up) {
         note_gone(control, peer);
     }
@@ -213,7 +232,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         return;
     }
     if (worker) {
-        worker_lost(control, worker, "greeted again", FM_POOL_END_FAULT);
+        worker_gone(control, worker, "greeted again", FM_POOL_END_FAULT);
     } else if (fm_grow(&control->workers, &control->worker_capacity,
                        control->worker_count, sizeof(*worker), &err) < 0) {
         fm_control_fatal(control, &err);
@@ -238,7 +257,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
                         (uint32_t)(control->heartbeat_ns / FM_NS_PER_MS),
                     .options = "{}"}};
     if (fm_control_send(control, peer, &welcome, &err) < 0) {
-        worker_lost(control, worker, err.text, FM_POOL_END_FAULT);
+        worker_gone(control, worker, err.text, FM_POOL_END_FAULT);
         return;
     }
     if (control->closing) {
@@ -246,9 +265,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         (void)!fm_control_send(control, peer, &end, NULL);
     }
     control->place_wanted = true;
-    if (control->events.on_worker) {
-        control->events.on_worker(control->events.ctx, worker->name, true, "");
-    }
+    tell_owner(control, worker, true, "");
 }
 
 /* --- HEARTBEAT, PROGRESS, CHECKPOINT -------------------------------------- */
@@ -466,7 +483,7 @@ static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     char name[32];
 
     if (worker) {
-        worker_lost(control, worker, msg->bye.reason,
+        worker_gone(control, worker, msg->bye.reason,
                     control->closing ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
         return;
     }
@@ -497,6 +514,13 @@ void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
     if (fm_wire_decode(bytes, len, &msg, &err) < 0) {
         refuse(control, peer, err.status, err.text);
         return;
+    }
+    if (!worker &&
+        (worker = find_in_state(control, peer, WORKER_SILENT)) != NULL) {
+        worker->state = WORKER_UP;
+        note_back(control, peer);
+        control->place_wanted = true;
+        tell_owner(control, worker, true, "heard again");
     }
     if (worker) {
         worker->heard_ns = fm_reactor_now_ns(control->reactor);

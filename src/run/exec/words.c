@@ -110,7 +110,8 @@ void fm_exec_words_format(const words_t *words, char *text, size_t bytes)
         len--;
     }
     /* The end matters: a cut falls on the beginning. */
-    size_t skip = len >= bytes ? len - bytes + 1 : 0;
+    size_t room = bytes - 5; /* what fm_exec_printable() takes whole */
+    size_t skip = len > room ? len - room : 0;
     fm_exec_printable(flat + skip, len - skip, text, bytes);
 }
 

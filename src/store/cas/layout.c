@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The only file of this program that calls HDF5.  Every dataset is contiguous
- * and allocated early, so its address is known before its bytes are written,
- * and never filled.  Structure and index are allocated before the first
- * object: they lie at the head of the file, and only the head is ever written,
- * so the image in memory stays as small as they are.
+ * With types.c the only user of HDF5 in this program.  Every dataset is
+ * contiguous and allocated early, so its address is known before its bytes are
+ * written, and never filled.  Structure and index are allocated before the
+ * first object: they lie at the head of the file, and only the head is ever
+ * written, so the image in memory stays as small as they are.
  */
 #include "store/cas/layout.h"
 
@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
+#include "store/cas/types.h"
 
 /* Objects of this size start on a page, for direct I/O and mmap. */
 #define ALIGN_FROM_BYTES 65536
@@ -41,137 +42,6 @@ static fm_status_t hdf5_failed(fm_error_t *err, const char *what)
     (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, error_first, cause);
     (void)H5Eclear2(H5E_DEFAULT);
     return fm_error_set(err, FM_ERR_IO, "HDF5: %s: %s", what, cause);
-}
-
-/* An enumeration of 8 bits whose members are named by name(0 … count-1). */
-static hid_t enum_type(const char *(*name)(unsigned), unsigned count)
-{
-    hid_t type = H5Tenum_create(H5T_STD_U8LE);
-
-    for (unsigned i = 0; type >= 0 && i < count; i++) {
-        uint8_t value = (uint8_t)i;
-        if (H5Tenum_insert(type, name(i), &value) < 0) {
-            (void)H5Tclose(type);
-            return -1;
-        }
-    }
-    return type;
-}
-
-static const char *kind_name(unsigned i)
-{
-    return fm_cas_kind_name((fm_cas_kind_t)i);
-}
-
-static const char *dtype_name(unsigned i)
-{
-    return fm_cas_dtype_name((fm_cas_dtype_t)i);
-}
-
-static const char *place_name(unsigned i)
-{
-    static const char *const names[FM_CAS_PLACE_COUNT] = {"data", "blob",
-                                                          "tensor"};
-    return names[i];
-}
-
-static const char *bool_name(unsigned i)
-{
-    return i ? "TRUE" : "FALSE";
-}
-
-/* Type of /objects/index: exactly the bytes of fm_cas_row_encode(). */
-static hid_t row_type(void)
-{
-    hid_t type = H5Tcreate(H5T_COMPOUND, FM_CAS_ROW_BYTES);
-    hid_t digest = H5Tcreate(H5T_OPAQUE, 32);
-    hid_t kind = enum_type(kind_name, FM_CAS_KIND_COUNT);
-    hid_t place = enum_type(place_name, FM_CAS_PLACE_COUNT);
-    bool ok = type >= 0 && digest >= 0 && kind >= 0 && place >= 0 &&
-              H5Tset_tag(digest, "sha256") >= 0 &&
-              H5Tinsert(type, "digest", 0, digest) >= 0 &&
-              H5Tinsert(type, "address", 32, H5T_STD_U64LE) >= 0 &&
-              H5Tinsert(type, "length", 40, H5T_STD_U64LE) >= 0 &&
-              H5Tinsert(type, "offset", 48, H5T_STD_U64LE) >= 0 &&
-              H5Tinsert(type, "shape", 56, H5T_STD_U32LE) >= 0 &&
-              H5Tinsert(type, "kind", 60, kind) >= 0 &&
-              H5Tinsert(type, "place", 61, place) >= 0;
-
-    (void)H5Tclose(digest);
-    (void)H5Tclose(kind);
-    (void)H5Tclose(place);
-    if (!ok) {
-        (void)H5Tclose(type);
-    }
-    return ok ? type : -1;
-}
-
-/* Type of /objects/shapes: exactly the bytes of fm_cas_shape_encode(). */
-static hid_t shape_type(void)
-{
-    const hsize_t rank_max = FM_CAS_RANK_MAX;
-    hid_t type = H5Tcreate(H5T_COMPOUND, FM_CAS_SHAPE_BYTES);
-    hid_t dtype = enum_type(dtype_name, FM_CAS_DTYPE_COUNT);
-    hid_t dims = H5Tarray_create2(H5T_STD_U64LE, 1, &rank_max);
-    bool ok = type >= 0 && dtype >= 0 && dims >= 0 &&
-              H5Tinsert(type, "dtype", 0, dtype) >= 0 &&
-              H5Tinsert(type, "rank", 1, H5T_STD_U8LE) >= 0 &&
-              H5Tinsert(type, "dims", 8, dims) >= 0;
-
-    (void)H5Tclose(dtype);
-    (void)H5Tclose(dims);
-    if (!ok) {
-        (void)H5Tclose(type);
-    }
-    return ok ? type : -1;
-}
-
-/* A float of sign, exponent and mantissa bits, in that order from the top. */
-static hid_t small_float_type(size_t exponent_bits, size_t mantissa_bits)
-{
-    size_t bits = 1 + exponent_bits + mantissa_bits;
-    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-
-    if (type >= 0 &&
-        (H5Tset_fields(type, bits - 1, mantissa_bits, exponent_bits, 0,
-                       mantissa_bits) < 0 ||
-         H5Tset_precision(type, bits) < 0 || H5Tset_size(type, bits / 8) < 0 ||
-         H5Tset_ebias(type, ((size_t)1 << (exponent_bits - 1)) - 1) < 0)) {
-        (void)H5Tclose(type);
-        return -1;
-    }
-    return type;
-}
-
-static hid_t element_type(fm_cas_dtype_t dtype)
-{
-    switch (dtype) {
-    case FM_CAS_F32:
-        return H5Tcopy(H5T_IEEE_F32LE);
-    case FM_CAS_F64:
-        return H5Tcopy(H5T_IEEE_F64LE);
-    case FM_CAS_F16:
-        return small_float_type(5, 10);
-    case FM_CAS_BF16:
-        return small_float_type(8, 7);
-    case FM_CAS_F8_E4M3:
-        return small_float_type(4, 3);
-    case FM_CAS_F8_E5M2:
-        return small_float_type(5, 2);
-    case FM_CAS_I8:
-        return H5Tcopy(H5T_STD_I8LE);
-    case FM_CAS_I16:
-        return H5Tcopy(H5T_STD_I16LE);
-    case FM_CAS_I32:
-        return H5Tcopy(H5T_STD_I32LE);
-    case FM_CAS_I64:
-        return H5Tcopy(H5T_STD_I64LE);
-    case FM_CAS_U8:
-        return H5Tcopy(H5T_STD_U8LE);
-    case FM_CAS_BOOL:
-        return enum_type(bool_name, 2);
-    }
-    return -1;
 }
 
 /* Create a contiguous dataset; its address is 0 when it has no bytes. */
@@ -290,8 +160,9 @@ static fm_status_t parts_place(hid_t file, hid_t dcpl, fm_cas_part_t *parts,
         }
         (void)fm_cas_dataset_name((fm_cas_place_t)row->place, &row->digest,
                                   name);
-        hid_t type = shape ? element_type((fm_cas_dtype_t)shape->dtype)
-                           : H5Tcopy(H5T_STD_U8LE);
+        hid_t type = shape
+                         ? fm_cas_h5_element_type((fm_cas_dtype_t)shape->dtype)
+                         : H5Tcopy(H5T_STD_U8LE);
         rc =
             dataset_add(file, dcpl, name, type, shape ? shape->rank : 1,
                         shape ? shape->dims : &row->length, &row->address, err);
@@ -305,8 +176,8 @@ static fm_status_t index_create(hid_t file, hid_t dcpl,
                                 const fm_cas_part_t *parts, size_t part_count,
                                 fm_cas_header_t *header, fm_error_t *err)
 {
-    hid_t row = row_type();
-    hid_t shape = shape_type();
+    hid_t row = fm_cas_h5_row_type();
+    hid_t shape = fm_cas_h5_shape_type();
 
     header->row_count = part_count;
     for (size_t i = 0; i < part_count; i++) {
@@ -465,7 +336,8 @@ static hid_t file_create(struct image *image, size_t dataset_count,
         H5Pset_alignment(fapl, ALIGN_FROM_BYTES, ALIGN_BYTES) >= 0 &&
         H5Pset_meta_block_size(fapl, structure) >= 0 &&
         H5Pset_userblock(fcpl, FM_CAS_HEADER_BYTES) >= 0) {
-        file = H5Fcreate("flowmesh-segment", H5F_ACC_TRUNC, fcpl, fapl);
+        /* A name that cannot exist: HDF5 looks for it, in vain. */
+        file = H5Fcreate("/dev/null/segment", H5F_ACC_TRUNC, fcpl, fapl);
     }
     if (file < 0) { /* at once: every further call clears the cause */
         (void)hdf5_failed(err, "create file");

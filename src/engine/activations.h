@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file activations.h
+ * What pass.c (forward), head.c and backward.c share.  Private to the engine.
+ */
+#ifndef FM_ENGINE_ACTIVATIONS_H
+#define FM_ENGINE_ACTIVATIONS_H
+
+#include "engine/layout.h"
+#include "engine/pass.h"
+
+/* What one layer keeps for its backward pass; N rows, C hidden, Q the width
+ * of qkv, I intermediate. */
+struct fm_engine_layer_kept {
+    float *x;     /* [N, C] input */
+    float *rstd;  /* [N] of the input norm */
+    float *qkv;   /* [N, Q] after rotation */
+    float *lse;   /* [N, heads] */
+    float *mixed; /* [N, C] attention output, before o_proj */
+    float *mid;   /* [N, C] after attention */
+    float *mid_rstd;
+    float *gate_up; /* [N, 2I] */
+};
+
+struct fm_engine_pass {
+    fm_engine_model_t *model;
+    fm_engine_backend_t *be;
+    fm_engine_layout_t at;
+    fm_engine_heads_t heads;
+    fm_engine_rotary_t rotary;
+    bool train;
+
+    float *arena;
+    size_t capacity; /* rows the arena holds */
+    size_t rows;     /* rows of the last forward(); 0 before it */
+    fm_engine_pack_t pack;
+    size_t pack_capacity;
+    int32_t *offsets;  /* device [pack_capacity + 1] */
+    int32_t *ids;      /* device [3, capacity]: tokens, positions, slots */
+    int32_t *host_ids; /* host [3, capacity] */
+
+    struct fm_engine_layer_kept *kept; /* [layers + 1]; only x in the last */
+    float *normed;                     /* [N, C] */
+    float *product;                    /* [N, I] */
+    float *hidden;                     /* [N, C] after the last norm */
+    float *hidden_rstd;                /* [N] */
+    float *dhidden;                    /* [N, C]; train only, as all below */
+    float *dx;                         /* [N, C] */
+    float *dnormed;                    /* [N, C] */
+    float *dmixed;                     /* [N, C] */
+    float *dqkv;                       /* [N, Q] */
+    float *dproduct;                   /* [N, I] */
+    float *dgate_up;                   /* [N, 2I] */
+
+    size_t chunk;      /* rows of logits at a time */
+    float *logits;     /* device [chunk, vocab] */
+    float *picked;     /* device [chunk, C] */
+    float *dpicked;    /* device [chunk, C] */
+    float *row_floats; /* device [2, chunk]: logp, scales */
+    int32_t *row_ids;  /* device [2, chunk]: rows, targets */
+};
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The layers backward.  Only what is dear to compute again was kept: the
+ * normalised inputs and the gated product are recomputed.  One buffer, dx,
+ * carries the gradient of the residual stream from the last layer to the
+ * first; every branch adds to it.
+ */
+#include "engine/activations.h"
+
+static void mlp_backward(fm_engine_pass_t *pass,
+                         const struct fm_engine_layer_kept *k, const float *w,
+                         float *g)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_engine_backend_t *be = pass->be;
+    size_t n = pass->rows;
+    size_t hidden = c->hidden_size;
+    size_t width = c->intermediate_size;
+
+    ops->swiglu_forward(be, pass->product, k->gate_up, n, width);
+    ops->linear_backward(be, pass->dproduct, g + pass->at.down, pass->dx,
+                         pass->product, w + pass->at.down, n, width, hidden);
+    ops->swiglu_backward(be, pass->dgate_up, pass->dproduct, k->gate_up, n,
+                         width);
+    ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
+                         w + pass->at.post_norm, (float)c->rms_norm_eps, n,
+                         hidden);
+    ops->linear_backward(be, pass->dnormed, g + pass->at.gate_up,
+                         pass->dgate_up, pass->normed, w + pass->at.gate_up, n,
+                         hidden, 2 * width);
+    ops->rmsnorm_backward(be, pass->dx, g + pass->at.post_norm, pass->dnormed,
+                          k->mid, w + pass->at.post_norm, k->mid_rstd, n,
+                          hidden);
+}
+
+static void attention_backward(fm_engine_pass_t *pass,
+                               const struct fm_engine_layer_kept *k,
+                               const float *w, float *g)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_engine_backend_t *be = pass->be;
+    size_t n = pass->rows;
+    size_t hidden = c->hidden_size;
+
+    ops->linear_backward(be, pass->dmixed, g + pass->at.o, pass->dx, k->mixed,
+                         w + pass->at.o, n, hidden, hidden);
+    ops->attention_backward(be, pass->dqkv, pass->dmixed, k->mixed, k->qkv,
+                            k->lse, &pass->pack, &pass->heads);
+    ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n,
+              &pass->heads, true);
+    ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
+                         w + pass->at.input_norm, (float)c->rms_norm_eps, n,
+                         hidden);
+    ops->linear_backward(be, pass->dnormed, g + pass->at.qkv, pass->dqkv,
+                         pass->normed, w + pass->at.qkv, n, hidden,
+                         fm_engine_qkv_width(c));
+    ops->rmsnorm_backward(be, pass->dx, g + pass->at.input_norm, pass->dnormed,
+                          k->x, w + pass->at.input_norm, k->rstd, n, hidden);
+}
+
+fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
+                                    fm_error_t *err)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const float *w = fm_engine_model_data(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    size_t layers = c->num_hidden_layers;
+
+    if (!pass->train || pass->rows == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "backward needs a training pass after forward");
+    }
+    ops->zero(pass->be, pass->dx, pass->rows * c->hidden_size * sizeof(float));
+    ops->rmsnorm_backward(pass->be, pass->dx, grads + pass->at.norm,
+                          pass->dhidden, pass->kept[layers].x,
+                          w + pass->at.norm, pass->hidden_rstd, pass->rows,
+                          c->hidden_size);
+    for (size_t l = layers; l-- > 0;) {
+        size_t at = pass->at.first_layer + l * pass->at.layer;
+        mlp_backward(pass, &pass->kept[l], w + at, grads + at);
+        attention_backward(pass, &pass->kept[l], w + at, grads + at);
+    }
+    ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx, pass->ids,
+                     pass->rows, c->hidden_size);
+    return ops->sync(pass->be, err);
+}
