@@ -190,9 +190,12 @@ static void apply_durable(fm_control_t *control)
             fm_control_expand_scan(control);
         }
     }
-    if (control->record_head == control->record_count) {
-        control->record_head = control->record_count = 0;
-    }
+    /* while results keep coming, the next group is always there: without
+     * this the applied ones would pile up in front of it */
+    control->record_count -= control->record_head;
+    memmove(control->records, control->records + control->record_head,
+            control->record_count * sizeof(*control->records));
+    control->record_head = 0;
     control->place_wanted = true;
     notices_drain(control);
 }
