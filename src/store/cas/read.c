@@ -3,12 +3,14 @@
  * Reading objects: pread at the address the index gives, digest verified
  * while the bytes are in the cache.  The bytes of a large object come in on a
  * second thread, which touches nothing but the file and the caller's buffer.
+ * Fault point: cas.thread.
  */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "store/cas/store.h"
 
@@ -79,7 +81,8 @@ static fm_status_t stream_read(fm_cas_t *cas, int fd, uint64_t address,
                        .lock = PTHREAD_MUTEX_INITIALIZER,
                        .moved = PTHREAD_COND_INITIALIZER};
     pthread_t thread;
-    bool started = pthread_create(&thread, NULL, stream_fill, &s) == 0;
+    bool started = !fm_fault("cas.thread") &&
+                   pthread_create(&thread, NULL, stream_fill, &s) == 0;
 
     if (!started) { /* out of threads: one after the other, then */
         (void)stream_fill(&s);
