@@ -27,16 +27,6 @@ void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
     }
 }
 
-FM_VEC_INLINE float dot(const float *a, const float *b, size_t count)
-{
-    vec_t sums = {0};
-
-    for (size_t i = 0; i < count; i += FM_VEC_LANES) {
-        sums += vec_get(a, i, count) * vec_get(b, i, count);
-    }
-    return vec_sum(sums);
-}
-
 /* Scores become exp(score − max); returns their sum. */
 FM_VEC_INLINE float softmax(float *scores, size_t keys)
 {
@@ -71,7 +61,7 @@ static void decode_row(float *out, const float *q, const float *k,
     for (size_t j = 0; j < keys; j++) {
         for (size_t h = 0; h < heads->heads; h++) {
             const float *key = k + j * stride + h / per_group * dim;
-            scores[h * keys + j] = dot(q + h * dim, key, dim) * scale;
+            scores[h * keys + j] = vec_dot(q + h * dim, key, dim) * scale;
         }
     }
     for (size_t h = 0; h < heads->heads; h++) {

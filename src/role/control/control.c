@@ -190,9 +190,12 @@ static void apply_durable(fm_control_t *control)
             fm_control_expand_scan(control);
         }
     }
-    if (control->record_head == control->record_count) {
-        control->record_head = control->record_count = 0;
-    }
+    /* while results keep coming, the next group is always there: without
+     * this the applied ones would pile up in front of it */
+    control->record_count -= control->record_head;
+    memmove(control->records, control->records + control->record_head,
+            control->record_count * sizeof(*control->records));
+    control->record_head = 0;
     control->place_wanted = true;
     notices_drain(control);
 }
@@ -380,6 +383,7 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
         opts->heartbeat_ns ? opts->heartbeat_ns : FM_NS_PER_S;
     control->silence_ns = opts->silence_ns ? opts->silence_ns : 5 * FM_NS_PER_S;
     control->instance = fm_journal_info(fabric->journal).instance;
+    control->tick_ns = fm_reactor_now_ns(reactor);
     if ((rc = fm_reactor_hook_add(reactor, FM_REACTOR_JOURNAL, journal_hook,
                                   control, err)) < 0 ||
         (rc = fm_reactor_hook_add(reactor, FM_REACTOR_SCHEDULE, schedule_hook,
@@ -424,7 +428,9 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
         fm_control_worker_fini(&control->workers[i]);
     }
     free(control->workers);
+    free(control->gone);
     free(control->expansions);
+    free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {
         fm_json_drop(control->result_list[i].value);
         free(control->result_list[i].error);
@@ -462,4 +468,9 @@ size_t fm_control_worker_count(const fm_control_t *control)
         count += control->workers[i].state == WORKER_UP;
     }
     return count;
+}
+
+size_t fm_control_gone_count(const fm_control_t *control)
+{
+    return control->gone_count;
 }

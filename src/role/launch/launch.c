@@ -6,6 +6,7 @@
  */
 #include "role/launch/launch.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ struct launch {
     uint32_t run;
     bool ended;       /* the run reached an end state */
     bool interrupted; /* a signal asked us to stop */
+    bool unclean;     /* MPI was not finalised */
     fm_status_t worker_status;
     fm_error_t *err;
     uint64_t leave_timer;
@@ -76,6 +78,28 @@ static char *beside(const char *file, const char *path)
         return fm_strdup(path);
     }
     return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
+}
+
+/* What the workflow reads must be there before anything else is touched. */
+static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
+{
+    size_t count = fm_workflow_file_count(launch->workflow);
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
+        char *path = beside(launch->opts->file, file->path);
+        if (!path) {
+            rc = fm_no_memory(err);
+        } else if (access(path, R_OK) != 0) {
+            rc = fm_error_set_errno(err, FM_ERR_NOT_FOUND, errno, "read %s",
+                                    path);
+            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
+                          file->column);
+        }
+        free(path);
+    }
+    return rc;
 }
 
 /* Put the files that the workflow reads into the store. */
@@ -206,12 +230,31 @@ static void on_worker_end(void *ctx, fm_status_t status, const char *text)
     }
 }
 
-/* Stop once all is said and durable: everybody left, nothing waits. */
+static bool all_gone(const struct launch *launch)
+{
+    size_t workers =
+        launch->world.size > 1 ? launch->world.size - 1 : launch->worker_count;
+
+    return fm_control_gone_count(launch->control) >= workers;
+}
+
+/*
+ * Stop once all is said and durable: everybody left, nothing waits.  A rank
+ * that has yet to join is awaited as well: it would find rank 0 gone, call
+ * that a failure, and mpirun would report it for a run that went well.
+ */
 static size_t end_hook(void *ctx)
 {
     struct launch *launch = ctx;
 
+    if (!launch->leave_timer && all_gone(launch)) {
+        (void)fm_error_set(launch->err, FM_ERR_CLOSED,
+                           "no worker is left; the same command goes on where "
+                           "this one stopped");
+        finish(launch, "no worker is left");
+    }
     if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        (launch->world.size == 1 || all_gone(launch)) &&
         fm_control_settled(launch->control)) {
         fm_reactor_stop(launch->reactor);
     }
@@ -275,6 +318,18 @@ static fm_status_t command_line(const struct launch *launch, const char *writer,
     return FM_OK;
 }
 
+/* What a worker costs, as the site says: 0 where it says nothing. */
+static double site_figure(const char *name)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    double value = text ? strtod(text, &end) : 0;
+
+    return text && end != text && *end == '\0' && value >= 0 && value < 1e9
+               ? value
+               : 0;
+}
+
 static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
                                 uint32_t number, uint32_t cores,
                                 fm_worker_t **worker_out, fm_error_t *err)
@@ -302,6 +357,8 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
         .device_name = host->cpu_model,
         .memory_bytes = host->memory_bytes / (cores ? cores : 1),
         .cores = 1,
+        .price_per_hour = site_figure("FLOWMESH_PRICE_PER_HOUR"),
+        .watts = site_figure("FLOWMESH_WATTS"),
         .on_end = on_worker_end,
         .ctx = launch,
     };
@@ -388,9 +445,9 @@ static void launch_fini(struct launch *launch)
     free(launch->dir);
     free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
-        /* finalising beside a dead rank may hang; all is flushed */
-        (void)fflush(NULL);
-        _exit(launch->err->status < 0 ? 1 : 0);
+        /* finalising beside a dead rank may hang: the caller is to say what
+         * there is to say and leave without the handlers of exit() */
+        launch->unclean = true;
     }
 }
 
@@ -464,7 +521,7 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
 {
     fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
 
-    if (read_workflow(launch, err) < 0) {
+    if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
         return FM_LAUNCH_REFUSED;
     }
     if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
@@ -496,12 +553,11 @@ static fm_launch_outcome_t run_control(struct launch *launch, fm_error_t *err)
         fm_fabric_close(fabric);
         return outcome == FM_LAUNCH_DONE ? FM_LAUNCH_NO_FABRIC : outcome;
     }
-    fm_status_t rc = open_links(launch, err);
-    if (rc < 0) {
+    if (open_links(launch, err) < 0) {
         fm_fabric_close(fabric);
         return FM_LAUNCH_NO_FABRIC;
     }
-    if ((rc = open_control(launch, fabric, err)) < 0) {
+    if (open_control(launch, fabric, err) < 0) {
         return launch->control ? FM_LAUNCH_REFUSED : FM_LAUNCH_NO_FABRIC;
     }
     return run_to_end(launch, err);
@@ -551,5 +607,8 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
                                          : run_worker(&launch, err);
     }
     launch_fini(&launch);
+    if (opts->unclean_out) {
+        *opts->unclean_out = launch.unclean;
+    }
     return outcome;
 }

@@ -44,6 +44,10 @@ struct fm_worker {
     fm_link_t *link;
     uint32_t peer;
 
+    int64_t heard_ns;     /* of the control plane's last message */
+    int64_t beat_ns;      /* of our last heartbeat */
+    int64_t heartbeat_ns; /* between two of them */
+
     char *name;
     char *cell;
     char *host;
@@ -66,8 +70,7 @@ struct fm_worker {
     uint64_t restart_timer;
     uint64_t heartbeat_timer;
     uint64_t heartbeat_seq;
-    int64_t heard_ns; /* of the control plane's last message */
-    char **resident;  /* model digest texts */
+    char **resident; /* model digest texts */
     size_t resident_count;
 
     struct batch batch;
@@ -82,7 +85,10 @@ struct fm_worker {
 /* worker.c */
 void fm_worker_send(fm_worker_t *worker, const fm_msg_t *msg);
 void fm_worker_end(fm_worker_t *worker, fm_status_t status, const char *text);
-void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident);
+/** Say what is running and resident, now. */
+void fm_worker_beat(fm_worker_t *worker);
+/** True when the resident models are others than before. */
+bool fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident);
 
 /* batch.c: the lease in progress. */
 /** Hand the waiting lease to the idle executor; nothing when there is none. */

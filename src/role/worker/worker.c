@@ -25,9 +25,10 @@
  * produce between two turns of a live control plane. */
 #define OUTBOX_MAX 4096u
 #define STOP_GRACE_NS (5 * FM_NS_PER_S)
-/* A control plane silent this long is gone: under mpirun --enable-recovery
- * nobody else ends a worker whose rank 0 died.  Far longer than a busy turn. */
-#define SILENCE_NS (30 * FM_NS_PER_S)
+/* A control plane that says nothing for this long is dead: where the MPI lets
+ * the other ranks of a dead one live, nobody else would tell us.  Longer than
+ * its own patience, so that a pause of it costs nobody. */
+#define CONTROL_SILENCE_NS (20 * FM_NS_PER_S)
 
 static fm_status_t executor_start(fm_worker_t *worker, fm_error_t *err);
 
@@ -101,7 +102,11 @@ void fm_worker_send(fm_worker_t *worker, const fm_msg_t *msg)
 
 static void beat(void *ctx)
 {
-    fm_worker_t *worker = ctx;
+    fm_worker_beat(ctx);
+}
+
+void fm_worker_beat(fm_worker_t *worker)
+{
     fm_msg_busy_t busy = {worker->batch.lease, worker->batch.fraction};
     fm_msg_t msg = {
         .type = FM_MSG_HEARTBEAT,
@@ -111,9 +116,13 @@ static void beat(void *ctx)
                       .models = (const char *const *)worker->resident,
                       .model_count = worker->resident_count,
                       .memory_bytes = worker->memory_bytes}};
+    int64_t now = fm_reactor_now_ns(worker->reactor);
+    int64_t late = now - worker->beat_ns - worker->heartbeat_ns;
 
-    if (fm_reactor_now_ns(worker->reactor) - worker->heard_ns > SILENCE_NS) {
-        fm_worker_end(worker, FM_ERR_TIMEOUT, "the control plane is silent");
+    worker->heard_ns += late > 0 ? late : 0; /* we did not listen */
+    worker->beat_ns = now;
+    if (now - worker->heard_ns > CONTROL_SILENCE_NS) {
+        fm_worker_end(worker, FM_ERR_CLOSED, "the control plane is silent");
         return;
     }
     fm_worker_send(worker, &msg);
@@ -154,16 +163,30 @@ static void resident_clear(fm_worker_t *worker)
     worker->resident_count = 0;
 }
 
-void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
+static bool resident_same(const fm_worker_t *worker, const fm_json_t *resident)
+{
+    if (fm_json_len(resident) != worker->resident_count) {
+        return false;
+    }
+    for (size_t i = 0; i < worker->resident_count; i++) {
+        const char *text = fm_json_get_str(fm_json_at(resident, i), "model");
+        if (!text || strcmp(text, worker->resident[i]) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
 {
     size_t count = fm_json_len(resident);
 
-    if (!resident) {
-        return;
+    if (!resident || resident_same(worker, resident)) {
+        return false;
     }
     resident_clear(worker);
     if (!(worker->resident = fm_calloc(count, sizeof(char *)))) {
-        return; /* a hint for placement: losing it costs speed only */
+        return true; /* a hint for placement: losing it costs speed only */
     }
     for (size_t i = 0; i < count; i++) {
         const char *text = fm_json_get_str(fm_json_at(resident, i), "model");
@@ -172,13 +195,14 @@ void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
             worker->resident[worker->resident_count++] = copy;
         }
     }
+    return true;
 }
 
 static void on_exec_hello(void *ctx, const fm_exec_hello_t *hello)
 {
     fm_worker_t *worker = ctx;
 
-    fm_worker_set_resident(worker, hello->resident);
+    (void)fm_worker_set_resident(worker, hello->resident);
     if (!worker->greeted) {
         send_hello(worker, hello);
     }
@@ -308,11 +332,11 @@ static void on_welcome(fm_worker_t *worker, fm_msg_t *msg)
 {
     fm_error_t err = {0};
 
+    worker->heartbeat_ns = (int64_t)msg->welcome.heartbeat_ms * FM_NS_PER_MS;
+    worker->beat_ns = worker->heard_ns;
     fm_reactor_timer_stop(worker->reactor, worker->heartbeat_timer);
-    if (fm_reactor_timer_start(
-            worker->reactor, 0,
-            (int64_t)msg->welcome.heartbeat_ms * FM_NS_PER_MS, beat, worker,
-            &worker->heartbeat_timer, &err) < 0) {
+    if (fm_reactor_timer_start(worker->reactor, 0, worker->heartbeat_ns, beat,
+                               worker, &worker->heartbeat_timer, &err) < 0) {
         fm_worker_end(worker, err.status, err.text);
     }
 }
@@ -399,7 +423,10 @@ static void on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
     fm_worker_t *worker = ctx;
 
     if (peer == worker->peer && !up) {
-        fm_worker_end(worker, FM_ERR_CLOSED, reason);
+        /* one that closes without a WELCOME has refused what it was to run,
+         * and says so itself */
+        fm_worker_end(worker, worker->heartbeat_timer ? FM_ERR_CLOSED : FM_OK,
+                      reason);
     }
 }
 
