@@ -27,8 +27,17 @@ wanted() {
     return 1
 }
 
+# What the figures depend on; a busy machine is not one to measure on.
+state() {
+    cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+    commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
+    echo "$(nproc) cores of ${cpu:-unknown}, $(uname -sr), commit $commit," \
+        "load $(cut -d' ' -f1 /proc/loadavg)"
+}
+
 ran=0
 failed=
+before=$(state)
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 for program in "$build"/bin/bench_* bench/*/bench_*.sh bench/*/bench_*.py; do
@@ -53,10 +62,11 @@ done
         "configure with -DFM_BENCH=ON and build" >&2
     exit 2
 }
+echo "$before before, $(cut -d' ' -f1 /proc/loadavg) after"
 awk '
-    BEGIN { printf "%-36s %14s %-10s %-16s %12s %7s\n",
+    BEGIN { printf "%-36s %14s %-11s %-16s %12s %7s\n",
             "benchmark", "value", "unit", "peer", "peer value", "ratio" }
-    $1 == "BENCH" { printf "%-36s %14s %-10s %-16s %12s %7s\n",
+    $1 == "BENCH" { printf "%-36s %14s %-11s %-16s %12s %7s\n",
                     $2, $3, $4, $5, $6, $7 }
     $1 == "SKIP" { name = $2; $1 = $2 = ""; sub(/^ +/, "")
                    printf "%-36s skipped: %s\n", name, $0 }

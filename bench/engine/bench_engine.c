@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tokens per CPU second of fine-tuning and decoding on one thread, and the
- * ratio to PyTorch doing the same in the same run.  CPU time and the best of a
- * few repeats: what else the machine does counts for neither side.
+ * Tokens per CPU second of fine-tuning, preference optimisation and decoding
+ * on one thread, beside PyTorch doing the same in turns.  CPU time: what else
+ * the machine does counts for neither side.
+ * usage: bench_engine [ROUNDS]
  */
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -15,143 +19,297 @@
 #include "base/rng.h"
 #include "engine/generate.h"
 #include "engine/train.h"
+#include "report/report.h"
 
-enum { BATCH = 8, SEQ = 256, PROMPT = 64, FRESH = 128, REPEATS = 8 };
+enum { BATCH_MAX = 16, SEQ_MAX = 256, ROUNDS = 5 };
 
-static const fm_engine_config_t config = {
-    .vocab_size = 260,
-    .hidden_size = 128,
-    .intermediate_size = 344,
-    .num_hidden_layers = 5,
-    .num_attention_heads = 4,
-    .num_key_value_heads = 4,
-    .max_position_embeddings = 512,
+extern char **environ;
+
+/* A model and the data of one step. */
+struct shape {
+    const char *name;
+    fm_engine_config_t config;
+    size_t batch;  /* sequences; half as many pairs */
+    size_t seq;    /* tokens of each */
+    size_t prompt; /* of them; the rest is decoded, or chosen and rejected */
 };
 
-static int32_t tokens[BATCH][SEQ];
+#define SHAPE(hidden, layers, intermediate)                                    \
+    {                                                                          \
+        .vocab_size = 260, .hidden_size = (hidden),                            \
+        .intermediate_size = (intermediate), .num_hidden_layers = (layers),    \
+        .num_attention_heads = (hidden) / 32,                                  \
+        .num_key_value_heads = (hidden) / 32, .max_position_embeddings = 512,  \
+    }
 
-static fm_status_t train_rate(fm_engine_model_t *model, double *best,
-                              fm_error_t *err)
+static const struct shape shapes[] = {
+    {"128x5", SHAPE(128, 5, 344), 8, 256, 128},
+    {"demo_128x4", SHAPE(128, 4, 384), 16, 192, 64},
+    {"256x6", SHAPE(256, 6, 688), 8, 256, 128},
+};
+
+/* What one shape runs on. */
+struct subject {
+    const struct shape *shape;
+    fm_engine_model_t *model;
+    fm_engine_trainer_t *trainer;
+};
+
+static int32_t tokens[BATCH_MAX][SEQ_MAX];
+
+/* --- ours: one step, its tokens ------------------------------------------ */
+
+static fm_status_t sft_step(struct subject *s, size_t *tokens_out,
+                            fm_error_t *err)
 {
-    fm_engine_sample_t samples[BATCH];
-    fm_engine_trainer_t *trainer = NULL;
-    fm_status_t rc = fm_engine_trainer_create(model, NULL, &trainer, err);
+    fm_engine_sample_t samples[BATCH_MAX];
 
-    for (size_t i = 0; i < BATCH; i++) {
-        samples[i] = (fm_engine_sample_t){.tokens = tokens[i], .count = SEQ};
+    for (size_t i = 0; i < s->shape->batch; i++) {
+        samples[i] =
+            (fm_engine_sample_t){.tokens = tokens[i], .count = s->shape->seq};
     }
-    for (int i = 0; rc >= 0 && i <= REPEATS; i++) {
-        int64_t begin = fm_clock_cpu_ns();
-        rc = fm_engine_trainer_sft(trainer, samples, BATCH, NULL, err);
-        double seconds = (double)(fm_clock_cpu_ns() - begin) * 1e-9;
-        double rate = BATCH * SEQ / seconds;
-        *best = i > 0 && rate > *best ? rate : *best; /* 0 warms up */
-    }
-    fm_engine_trainer_destroy(trainer);
-    return rc;
+    *tokens_out = s->shape->batch * s->shape->seq;
+    return fm_engine_trainer_sft(s->trainer, samples, s->shape->batch, NULL,
+                                 err);
 }
 
-static fm_status_t decode_rate(fm_engine_model_t *model, double *best,
+static fm_status_t dpo_step(struct subject *s, size_t *tokens_out,
+                            fm_error_t *err)
+{
+    fm_engine_pair_t pairs[BATCH_MAX / 2] = {{0}};
+    size_t count = s->shape->batch / 2;
+    size_t prompt = s->shape->prompt;
+
+    for (size_t i = 0; i < count; i++) {
+        pairs[i].prompt = tokens[2 * i];
+        pairs[i].prompt_count = prompt;
+        pairs[i].chosen = tokens[2 * i] + prompt;
+        pairs[i].rejected = tokens[2 * i + 1] + prompt;
+        pairs[i].chosen_count = s->shape->seq - prompt;
+        pairs[i].rejected_count = s->shape->seq - prompt;
+    }
+    *tokens_out = s->shape->batch * s->shape->seq;
+    return fm_engine_trainer_dpo(s->trainer, pairs, count, 0.1, NULL, err);
+}
+
+static fm_status_t decode_step(struct subject *s, size_t *tokens_out,
                                fm_error_t *err)
 {
-    fm_engine_prompt_t prompts[BATCH];
-    fm_engine_completion_t done[BATCH] = {{0}};
-    const fm_engine_generate_options_t options = {.max_new_tokens = FRESH};
-    fm_status_t rc = FM_OK;
+    fm_engine_prompt_t prompts[BATCH_MAX];
+    fm_engine_completion_t done[BATCH_MAX] = {{0}};
+    size_t fresh = s->shape->seq - s->shape->prompt;
+    const fm_engine_generate_options_t options = {.max_new_tokens = fresh};
 
-    for (size_t i = 0; i < BATCH; i++) {
-        prompts[i] = (fm_engine_prompt_t){.tokens = tokens[i], .count = PROMPT};
+    for (size_t i = 0; i < s->shape->batch; i++) {
+        prompts[i] = (fm_engine_prompt_t){.tokens = tokens[i],
+                                          .count = s->shape->prompt};
     }
-    for (int i = 0; rc >= 0 && i <= REPEATS; i++) {
-        int64_t begin = fm_clock_cpu_ns();
-        rc = fm_engine_generate(model, prompts, BATCH, &options, done, err);
-        double seconds = (double)(fm_clock_cpu_ns() - begin) * 1e-9;
-        double rate = BATCH * FRESH / seconds;
-        *best = i > 0 && rate > *best ? rate : *best;
-        for (size_t p = 0; p < BATCH; p++) {
-            fm_engine_completion_fini(&done[p]);
-        }
+    fm_status_t rc = fm_engine_generate(s->model, prompts, s->shape->batch,
+                                        &options, done, err);
+    for (size_t i = 0; i < s->shape->batch; i++) {
+        fm_engine_completion_fini(&done[i]);
     }
+    *tokens_out = s->shape->batch * fresh;
     return rc;
 }
 
-/* What the peer prints, or NULL: without PyTorch the peer is skipped, loudly.
- */
-static fm_json_t *peer_run(void)
-{
-    const char *python = getenv("FM_TORCH_PYTHON");
-    char line[1024] = "";
-    fm_json_t *answer = NULL;
-    fm_error_t err = {0};
-    char *command = fm_asprintf(
-        "%s %s '{\"vocab_size\": %zu, \"hidden_size\": %zu, "
-        "\"intermediate_size\": %zu, \"num_hidden_layers\": %zu, "
-        "\"num_attention_heads\": %zu, \"num_key_value_heads\": %zu, "
-        "\"max_position_embeddings\": %zu, \"batch\": %d, \"seq\": %d, "
-        "\"prompt\": %d, \"fresh\": %d, \"repeats\": %d}'",
-        python ? python : "/usr/bin/python3", FM_BENCH_PEER, config.vocab_size,
-        config.hidden_size, config.intermediate_size, config.num_hidden_layers,
-        config.num_attention_heads, config.num_key_value_heads,
-        config.max_position_embeddings, BATCH, SEQ, PROMPT, FRESH, REPEATS);
-    FILE *pipe = command ? popen(command, "r") : NULL;
+static const struct task {
+    const char *name;
+    fm_status_t (*step)(struct subject *s, size_t *tokens_out, fm_error_t *err);
+} tasks[] = {{"sft", sft_step}, {"dpo", dpo_step}, {"decode", decode_step}};
 
-    free(command);
-    if (!pipe) {
-        return NULL;
-    }
-    (void)!fgets(line, sizeof(line), pipe);
-    int status = pclose(pipe);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-        printf("peer SKIPPED: PyTorch is missing; apt-get install "
-               "python3-torch, or set FM_TORCH_PYTHON\n");
-    } else if (status != 0 ||
-               fm_json_parse(line, strlen(line), "peer", &answer, &err) < 0) {
-        printf("peer FAILED: status %d %s\n", status, err.text);
-    }
-    return answer;
+/* --- the peer ------------------------------------------------------------ */
+
+struct peer {
+    pid_t pid;
+    FILE *answers; /* NULL: there is none */
+    int questions;
+    char version[40];
+};
+
+static bool peer_line(struct peer *peer, char *line, size_t capacity)
+{
+    return fgets(line, (int)capacity, peer->answers) != NULL;
 }
 
-int main(void)
+static void peer_stop(struct peer *peer)
 {
-    fm_engine_backend_t *be = NULL;
-    fm_engine_model_t *model = NULL;
-    fm_error_t err = {0};
-    fm_rng_t rng;
-    double train = 0;
-    double decode = 0;
+    if (peer->answers) {
+        (void)fclose(peer->answers);
+        (void)close(peer->questions);
+        (void)waitpid(peer->pid, NULL, 0);
+        peer->answers = NULL;
+    }
+}
+
+/* Without PyTorch it ends at once, and there is no peer. */
+static void peer_start(struct peer *peer)
+{
+    const char *set = getenv("FM_TORCH_PYTHON");
+    char *python = fm_strdup(set ? set : "/usr/bin/python3");
+    char script[] = FM_BENCH_PEER;
+    char *const argv[] = {python, script, NULL};
+    posix_spawn_file_actions_t actions;
+    int ends[2] = {-1, -1};
+
+    if (!python ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        free(python);
+        return;
+    }
+    (void)posix_spawn_file_actions_init(&actions);
+    (void)posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
+    (void)posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    if (posix_spawn(&peer->pid, python, &actions, NULL, argv, environ) == 0) {
+        peer->questions = ends[0];
+        peer->answers = fdopen(dup(ends[0]), "r");
+    } else {
+        (void)close(ends[0]);
+    }
+    (void)close(ends[1]);
+    (void)posix_spawn_file_actions_destroy(&actions);
+    free(python);
+    if (peer->answers &&
+        !peer_line(peer, peer->version, sizeof(peer->version))) {
+        peer_stop(peer);
+    }
+    peer->version[strcspn(peer->version, "\n")] = '\0';
+}
+
+/* One step of the peer; 0 when it failed. */
+static double peer_rate(struct peer *peer, const struct shape *shape,
+                        const char *task)
+{
+    const fm_engine_config_t *c = &shape->config;
+    char line[80] = "";
+    char *question = fm_asprintf(
+        "{\"task\": \"%s\", \"vocab_size\": %zu, \"hidden_size\": %zu, "
+        "\"intermediate_size\": %zu, \"num_hidden_layers\": %zu, "
+        "\"num_attention_heads\": %zu, \"num_key_value_heads\": %zu, "
+        "\"max_position_embeddings\": %zu, \"batch\": %zu, \"seq\": %zu, "
+        "\"prompt\": %zu}\n",
+        task, c->vocab_size, c->hidden_size, c->intermediate_size,
+        c->num_hidden_layers, c->num_attention_heads, c->num_key_value_heads,
+        c->max_position_embeddings, shape->batch, shape->seq, shape->prompt);
+    size_t len = question ? strlen(question) : 0;
+    bool ok =
+        question &&
+        send(peer->questions, question, len, MSG_NOSIGNAL) == (ssize_t)len &&
+        peer_line(peer, line, sizeof(line));
+
+    free(question);
+    return ok ? strtod(line, NULL) : 0;
+}
+
+/* --- the rounds ---------------------------------------------------------- */
+
+static fm_status_t step_rate(struct subject *s, const struct task *task,
+                             double *rate_out, fm_error_t *err)
+{
+    size_t count = 0;
+    int64_t begin = fm_clock_cpu_ns();
+    fm_status_t rc = task->step(s, &count, err);
+
+    *rate_out = (double)count / ((double)(fm_clock_cpu_ns() - begin) * 1e-9);
+    return rc;
+}
+
+/* Round 0 warms up. */
+static fm_status_t task_bench(struct subject *s, const struct task *task,
+                              size_t rounds, struct peer *peer, fm_error_t *err)
+{
+    fm_bench_series_t ours = {{0}, 0};
+    fm_bench_series_t theirs = {{0}, 0};
     fm_status_t rc = FM_OK;
 
-    fm_rng_init(&rng, 1);
-    for (size_t i = 0; i < (size_t)BATCH * SEQ; i++) {
-        tokens[i / SEQ][i % SEQ] =
-            (int32_t)fm_rng_below(&rng, config.vocab_size);
+    for (size_t i = 0; i <= rounds; i++) {
+        double rate = 0;
+        if ((rc = step_rate(s, task, &rate, err)) < 0) {
+            return rc;
+        }
+        double other =
+            peer->answers ? peer_rate(peer, s->shape, task->name) : 0;
+        if (peer->answers && !(other > 0)) {
+            return fm_error_set(err, FM_ERR_IO, "%s: the peer failed",
+                                task->name);
+        }
+        if (i > 0) {
+            fm_bench_add(&ours, rate);
+            fm_bench_add(&theirs, other);
+        }
     }
-    if ((rc = fm_engine_backend_create_cpu(&be, &err)) < 0 ||
-        (rc = fm_engine_model_create(&config, be, &model, &err)) < 0 ||
-        (rc = fm_engine_model_init(model, 1, &err)) < 0 ||
-        (rc = train_rate(model, &train, &err)) < 0 ||
-        (rc = decode_rate(model, &decode, &err)) < 0) {
-        (void)fprintf(stderr, "bench_engine: %s\n", err.text);
+    char *name = fm_asprintf("engine.%s_%s", task->name, s->shape->name);
+    if (!name) {
+        return fm_no_memory(err);
+    }
+    fm_bench_print(name, &ours, "tokens/s", FM_BENCH_MORE,
+                   peer->answers ? &(fm_bench_peer_t){"torch", &theirs} : NULL);
+    if (!peer->answers) {
+        fm_bench_skip(name, "no PyTorch to compare with: apt-get install "
+                            "python3-torch, or set FM_TORCH_PYTHON");
+    }
+    free(name);
+    return FM_OK;
+}
+
+static fm_status_t shape_bench(const struct shape *shape,
+                               fm_engine_backend_t *be, size_t rounds,
+                               struct peer *peer, fm_error_t *err)
+{
+    struct subject s = {.shape = shape};
+    fm_status_t rc = FM_OK;
+
+    if ((rc = fm_engine_model_create(&shape->config, be, &s.model, err)) < 0 ||
+        (rc = fm_engine_model_init(s.model, 1, err)) < 0 ||
+        (rc = fm_engine_trainer_create(s.model, NULL, &s.trainer, err)) < 0) {
         goto out;
     }
-    printf("%zu parameters, batch %d, 1 thread\n", fm_engine_model_size(model),
-           BATCH);
-    printf("engine: SFT %.0f tokens/s (seq %d), decode %.0f tokens/s "
-           "(%d + %d)\n",
-           train, SEQ, decode, PROMPT, FRESH);
-    (void)fflush(stdout);
-    fm_json_t *peer = peer_run();
-    if (peer) {
-        double peer_train = fm_json_get_real(peer, "train", 0);
-        double peer_decode = fm_json_get_real(peer, "decode", 0);
-        printf("torch %s: SFT %.0f tokens/s, decode %.0f tokens/s\n",
-               fm_json_get_str(peer, "version"), peer_train, peer_decode);
-        printf("ratio engine/torch: SFT %.2f, decode %.2f\n",
-               train / peer_train, decode / peer_decode);
+    (void)printf("%s: hidden %zu, %zu layers, %zu parameters; %zu sequences "
+                 "of %zu tokens, prompts of %zu\n",
+                 shape->name, shape->config.hidden_size,
+                 shape->config.num_hidden_layers, fm_engine_model_size(s.model),
+                 shape->batch, shape->seq, shape->prompt);
+    for (size_t t = 0; rc >= 0 && t < FM_COUNT_OF(tasks); t++) {
+        rc = task_bench(&s, &tasks[t], rounds, peer, err);
     }
-    fm_json_drop(peer);
 out:
-    fm_engine_model_destroy(model);
+    fm_engine_trainer_destroy(s.trainer);
+    fm_engine_model_destroy(s.model);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    size_t rounds = argc > 1 ? strtoull(argv[1], NULL, 10) : ROUNDS;
+    fm_engine_backend_t *be = NULL;
+    struct peer peer = {0};
+    fm_error_t err = {0};
+    fm_status_t rc = FM_OK;
+    fm_rng_t rng;
+
+    if (argc > 2 || rounds < 1 || rounds > FM_BENCH_ROUNDS_MAX) {
+        (void)fprintf(stderr, "usage: bench_engine [ROUNDS]\n");
+        return 2;
+    }
+    fm_rng_init(&rng, 1);
+    for (size_t i = 0; i < (size_t)BATCH_MAX * SEQ_MAX; i++) {
+        tokens[i / SEQ_MAX][i % SEQ_MAX] = (int32_t)fm_rng_below(&rng, 260);
+    }
+    peer_start(&peer);
+    (void)printf("tokens per CPU second, one thread, float32 on the CPU; "
+                 "PyTorch %s\n",
+                 peer.answers ? peer.version : "is missing");
+    if ((rc = fm_engine_backend_create_cpu(&be, &err)) < 0) {
+        goto out;
+    }
+    for (size_t i = 0; rc >= 0 && i < FM_COUNT_OF(shapes); i++) {
+        rc = shape_bench(&shapes[i], be, rounds, &peer, &err);
+    }
+out:
+    if (rc < 0) {
+        (void)fprintf(stderr, "bench_engine: %s\n", err.text);
+    }
+    peer_stop(&peer);
     fm_engine_backend_destroy(be);
     return rc < 0 ? 1 : 0;
 }

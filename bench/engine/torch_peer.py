@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same work as bench_engine, by PyTorch on one CPU thread.
 
-usage: torch_peer.py JSON     the shape, as bench_engine passes it
-
-Prints one JSON object with tokens per CPU second.  Exits 77 without PyTorch.
+Prints a line with its version, then answers every line of standard input, a
+JSON object with the shape and a "task" (sft, dpo or decode), with one line:
+the tokens per CPU second of one step.  Exits 77 without PyTorch.
 """
 import json
 import os
@@ -100,55 +100,63 @@ class Model(nn.Module):
         return self.head(self.norm(x))
 
 
-def train_rate(model, s):
-    data = torch.randint(0, s["vocab_size"], (s["batch"], s["seq"]))
-    adamw = torch.optim.AdamW(model.parameters(), lr=1e-4)
+class Bench:
+    """A model of one shape, its optimiser and its data."""
 
-    def step():
-        adamw.zero_grad()
-        logits = model(data)[:, :-1]
-        F.cross_entropy(logits.reshape(-1, s["vocab_size"]),
-                        data[:, 1:].reshape(-1)).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adamw.step()
+    def __init__(self, s):
+        self.s = s
+        self.model = Model(s)
+        self.adamw = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        self.data = torch.randint(0, s["vocab_size"], (s["batch"], s["seq"]))
 
-    step()
-    best = 0.0
-    for _ in range(s["repeats"]):
-        start = time.process_time()
-        step()
-        best = max(best, data.numel() / (time.process_time() - start))
-    return best
+    def step(self, loss):
+        self.adamw.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.adamw.step()
+
+    def sft(self):
+        logits = self.model(self.data)[:, :-1]
+        self.step(F.cross_entropy(logits.reshape(-1, self.s["vocab_size"]),
+                                  self.data[:, 1:].reshape(-1)))
+        return self.data.numel()
+
+    def dpo(self):
+        """Even rows are chosen, odd ones rejected; the reference is 0."""
+        first = self.s["prompt"] - 1
+        logits = self.model(self.data)[:, first:-1]
+        logp = torch.log_softmax(logits, -1).gather(
+            -1, self.data[:, first + 1:, None]).sum((1, 2))
+        self.step(-F.logsigmoid(0.1 * (logp[0::2] - logp[1::2])).mean())
+        return self.data.numel()
+
+    @torch.no_grad()
+    def decode(self):
+        fresh = self.s["seq"] - self.s["prompt"]
+        caches = [[] for _ in self.model.layers]
+        prompt = self.data[:, :self.s["prompt"]]
+        tokens = self.model(prompt, caches)[:, -1:].argmax(-1)
+        for i in range(fresh - 1):
+            tokens = self.model(tokens, caches,
+                                self.s["prompt"] + i).argmax(-1)
+        return self.s["batch"] * fresh
 
 
-@torch.no_grad()
-def decode_rate(model, s):
-    prompt = torch.randint(0, s["vocab_size"], (s["batch"], s["prompt"]))
-
-    def run():
-        caches = [[] for _ in model.layers]
-        tokens = model(prompt, caches)[:, -1:].argmax(-1)
-        for i in range(s["fresh"] - 1):
-            tokens = model(tokens, caches, s["prompt"] + i).argmax(-1)
-
-    run()
-    best = 0.0
-    for _ in range(s["repeats"]):
-        start = time.process_time()
-        run()
-        best = max(best, s["batch"] * s["fresh"] /
-                   (time.process_time() - start))
-    return best
-
-
-def main(shape):
+def main():
     torch.manual_seed(1)
     torch.set_num_threads(1)
-    model = Model(shape)
-    print(json.dumps({"version": torch.__version__,
-                      "train": train_rate(model, shape),
-                      "decode": decode_rate(model, shape)}))
+    print(torch.__version__, flush=True)
+    benches = {}
+    for line in sys.stdin:
+        shape = json.loads(line)
+        task = shape.pop("task")
+        key = json.dumps(shape)
+        if key not in benches:
+            benches[key] = Bench(shape)
+        start = time.process_time()
+        tokens = getattr(benches[key], task)()
+        print(tokens / (time.process_time() - start), flush=True)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main()

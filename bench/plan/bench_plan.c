@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control plane's pure part: items through the pool a second, bytes a
- * queued item, and decisions a second by queue length and workers.
+ * The control plane's pure part: bytes a queued item, decisions a second by
+ * queue length and workers, and items through the pool a second.  The peer of
+ * a long queue is the shortest one: a ratio of 1 is no growth of the cost.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,12 @@
 #include "base/mem.h"
 #include "plan/pool/pool.h"
 #include "plan/sched/sched.h"
+#include "report/report.h"
 
-#define ITEMS 1000u /* of a workflow */
+#define ITEMS 1000u /* of a workflow at most */
 #define BATCHES 16u /* batch keys */
 #define LEASE 512u
+#define ROUNDS 3
 
 static uint64_t lease_number;
 
@@ -35,14 +38,16 @@ static double seconds_since(int64_t start_ns)
     return (double)(fm_clock_mono_ns() - start_ns) / 1e9;
 }
 
-static void fill(fm_pool_t *pool, uint32_t queued)
+/* All batch keys are there however short the queue is; returns its length. */
+static uint32_t fill(fm_pool_t *pool, uint32_t queued)
 {
     static fm_digest_t keys[ITEMS];
     const fm_pool_node_spec_t node = {NULL, 0};
+    uint32_t items = queued / BATCHES < ITEMS ? queued / BATCHES : ITEMS;
     fm_error_t err = {0};
 
-    for (uint32_t f = 0; f < queued / ITEMS; f++) {
-        for (uint32_t i = 0; i < ITEMS; i++) {
+    for (uint32_t f = 0; f < queued / items; f++) {
+        for (uint32_t i = 0; i < items; i++) {
             keys[i] = digest((uint64_t)f << 32 | i);
         }
         must(fm_pool_apply(pool,
@@ -60,10 +65,11 @@ static void fill(fm_pool_t *pool, uint32_t queued)
                                                .batch_key = digest(f % BATCHES),
                                                .item_work = 1,
                                                .keys = keys,
-                                               .count = ITEMS}},
+                                               .count = items}},
                  &err),
              &err);
     }
+    return queued / items * items;
 }
 
 /* Lease and settle everything; items a second. */
@@ -141,29 +147,73 @@ static double decisions(const fm_pool_t *pool, uint32_t worker_count)
     return rate;
 }
 
-int main(void)
-{
-    static const uint32_t queues[] = {1000, 10000, 100000, 1000000};
-    static const uint32_t fleets[] = {10, 100, 1000};
+static const struct queue {
+    uint32_t items;
+    const char *name;
+} queues[] = {{1000, "1e3"}, {10000, "1e4"}, {100000, "1e5"}, {1000000, "1e6"}};
+static const uint32_t fleets[] = {10, 100, 1000};
 
-    (void)printf("queued   bytes/item  decisions/s at 10, 100, 1000 workers  "
-                 "items/s\n");
-    for (size_t q = 0; q < FM_COUNT_OF(queues); q++) {
+/* What one queue length was measured to do. */
+struct figures {
+    fm_bench_series_t bytes;
+    fm_bench_series_t decisions[FM_COUNT_OF(fleets)];
+    fm_bench_series_t items;
+};
+
+/* Round 0 warms up. */
+static void measure(uint32_t queued, struct figures *out)
+{
+    fm_error_t err = {0};
+
+    for (int round = 0; round <= ROUNDS; round++) {
         fm_pool_t *pool = fm_pool_create(NULL);
+        struct figures unused = {0};
+        struct figures *to = round > 0 ? out : &unused;
         fm_pool_totals_t totals;
 
         if (!pool) {
-            return 1;
+            must(fm_no_memory(&err), &err);
         }
-        fill(pool, queues[q]);
+        uint32_t count = fill(pool, queued);
         fm_pool_totals(pool, &totals);
-        (void)printf("%-8u %10.0f", queues[q],
-                     (double)totals.bytes / queues[q]);
+        fm_bench_add(&to->bytes, (double)totals.bytes / count);
         for (size_t w = 0; w < FM_COUNT_OF(fleets); w++) {
-            (void)printf(" %11.0f", decisions(pool, fleets[w]));
+            fm_bench_add(&to->decisions[w], decisions(pool, fleets[w]));
         }
-        (void)printf("  %11.0f\n", drain(pool));
+        fm_bench_add(&to->items, drain(pool));
         fm_pool_destroy(pool);
+    }
+}
+
+static void print(const char *name, const char *unit, fm_bench_sense_t sense,
+                  const fm_bench_series_t *ours,
+                  const fm_bench_series_t *shortest)
+{
+    const fm_bench_peer_t peer = {"at_1e3", shortest};
+
+    fm_bench_print(name, ours, unit, sense, ours == shortest ? NULL : &peer);
+}
+
+int main(void)
+{
+    static struct figures all[FM_COUNT_OF(queues)];
+    char name[80];
+
+    (void)printf("queues of 1e3 to 1e6 items, %u batch keys, leases of up to "
+                 "%u items, 1 in 10 workers free\n",
+                 BATCHES, LEASE);
+    for (size_t q = 0; q < FM_COUNT_OF(queues); q++) {
+        measure(queues[q].items, &all[q]);
+        (void)snprintf(name, sizeof(name), "plan.memory_%s", queues[q].name);
+        print(name, "B/item", FM_BENCH_LESS, &all[q].bytes, &all[0].bytes);
+        for (size_t w = 0; w < FM_COUNT_OF(fleets); w++) {
+            (void)snprintf(name, sizeof(name), "plan.decide_%s_%u_workers",
+                           queues[q].name, fleets[w]);
+            print(name, "decisions/s", FM_BENCH_MORE, &all[q].decisions[w],
+                  &all[0].decisions[w]);
+        }
+        (void)snprintf(name, sizeof(name), "plan.drain_%s", queues[q].name);
+        print(name, "items/s", FM_BENCH_MORE, &all[q].items, &all[0].items);
     }
     return 0;
 }

@@ -7,8 +7,8 @@
 
 static void test_round_trip(void)
 {
-    static const size_t sizes[] = {0,     1,     7,      1000,   65535,
-                                   65536, 65537, 300000, 1 << 20};
+    static const size_t sizes[] = {
+        0, 1, 7, 1000, 65535, 65536, 65537, 300000, 1 << 20, (3 << 20) + 5};
     fm_digest_t digests[FM_COUNT_OF(sizes)];
     fm_error_t err = {0};
     char *dir = scratch_make();

@@ -329,6 +329,41 @@ static void test_strange_files(void)
     sample_remove(&sample);
 }
 
+/* Damaged far from either end, and cut short under a handle that knows it. */
+static void test_large_object(void)
+{
+    const size_t len = (5 << 20) + 7;
+    fm_error_t err = {0};
+    fm_buf_t out = {0};
+    char *dir = scratch_make();
+    fm_cas_t *cas = store_open(dir, "d-1");
+    fm_digest_t digest = put_seeded(cas, 1, len);
+
+    FM_ASSERT_OK(fm_cas_seal(cas, &err), &err);
+    CU_ASSERT(get_seeded(cas, &digest, 1, len));
+    char *path = fm_asprintf("%s/segments/d-1-0.h5", dir);
+    CU_ASSERT_FATAL(path != NULL);
+    FILE *file = fopen(path, "r+b");
+    CU_ASSERT_FATAL(file != NULL);
+    CU_ASSERT(fseek(file, 3 << 20, SEEK_SET) == 0);
+    int byte = fgetc(file);
+    CU_ASSERT(fseek(file, 3 << 20, SEEK_SET) == 0 &&
+              fputc(byte ^ 1, file) >= 0 && fclose(file) == 0);
+    CU_ASSERT(fm_cas_get(cas, &digest, &out, &err) == FM_ERR_CORRUPT);
+    CU_ASSERT(strstr(err.text, "bytes changed") != NULL && out.len == 0);
+
+    fm_cas_close(cas);
+    cas = store_open(dir, NULL);
+    CU_ASSERT(truncate(path, 2 << 20) == 0);
+    CU_ASSERT(fm_cas_get(cas, &digest, &out, &err) == FM_ERR_CORRUPT);
+    CU_ASSERT(strstr(err.text, "ends too early") != NULL && out.len == 0);
+    CU_ASSERT(strstr(err.text, "d-1-0.h5") != NULL);
+    fm_cas_close(cas);
+    fm_buf_fini(&out);
+    free(path);
+    scratch_remove(dir);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -339,6 +374,7 @@ int main(void)
         {"a segment whose index is lost", test_segment_lost},
         {"a second copy is served", test_second_copy},
         {"quarantine file as found", test_quarantine_file},
+        {"a large object, changed and cut", test_large_object},
         {"strange files among segments", test_strange_files},
     };
 

@@ -43,6 +43,24 @@ static void test_failed_seal(void)
     scratch_remove(dir);
 }
 
+/* A large object is read without the thread that would read ahead. */
+static void test_no_thread(void)
+{
+    const size_t len = (4 << 20) + 3;
+    fm_error_t err = {0};
+    char *dir = scratch_make();
+    fm_cas_t *cas = store_open(dir, "f-1");
+    fm_digest_t digest = put_seeded(cas, 1, len);
+
+    FM_ASSERT_OK(fm_cas_seal(cas, &err), &err);
+    CU_ASSERT_FATAL(fm_fault_arm("cas.thread:1"));
+    CU_ASSERT(get_seeded(cas, &digest, 1, len));
+    CU_ASSERT(!fm_fault("cas.thread")); /* the second hit, not the first */
+    CU_ASSERT(fm_fault_arm(NULL));
+    fm_cas_close(cas);
+    scratch_remove(dir);
+}
+
 /* An object that seals by itself: refused, and what was pending stays. */
 static void test_failed_put(void)
 {
@@ -305,6 +323,7 @@ int main(int argc, char **argv)
     static const fm_test_case_t cases[] = {
         {"a failed seal at every step", test_failed_seal},
         {"a failed put", test_failed_put},
+        {"no thread to read ahead", test_no_thread},
         {"no memory, at every allocation", test_no_memory},
         {"killed at any moment", test_kill},
     };

@@ -27,18 +27,13 @@ void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
     }
 }
 
-/* One query against @p keys rows of keys and values, `stride` apart. */
-FM_VEC_CLONES
-static void decode_head(float *out, const float *q, const float *k,
-                        const float *v, size_t keys, size_t stride, size_t dim,
-                        float *scores)
+/* Scores become exp(score − max); returns their sum. */
+FM_VEC_INLINE float softmax(float *scores, size_t keys)
 {
-    float scale = 1.0F / sqrtf((float)dim);
     float max = -INFINITY;
     float sum = 0;
 
     for (size_t j = 0; j < keys; j++) {
-        scores[j] = vec_dot(q, k + j * stride, dim) * scale;
         max = scores[j] > max ? scores[j] : max;
     }
     for (size_t j = 0; j < keys; j += FM_VEC_LANES) {
@@ -47,13 +42,45 @@ static void decode_head(float *out, const float *q, const float *k,
     for (size_t j = 0; j < keys; j++) {
         sum += scores[j];
     }
-    float inverse = 1.0F / sum;
-    for (size_t i = 0; i < dim; i += FM_VEC_LANES) {
-        vec_t total = {0};
-        for (size_t j = 0; j < keys; j++) {
-            total += vec_get(v + j * stride, i, dim) * scores[j];
+    return sum;
+}
+
+/* One row's heads against @p keys rows of keys and values.  All heads at one
+ * key before the next: keys and values, larger than the caches, are then read
+ * front to back.  scores is [heads, keys]. */
+FM_VEC_CLONES
+static void decode_row(float *out, const float *q, const float *k,
+                       const float *v, size_t keys,
+                       const fm_engine_heads_t *heads, float *scores)
+{
+    size_t dim = heads->head_dim;
+    size_t stride = heads->kv_heads * dim;
+    size_t per_group = heads->heads / heads->kv_heads;
+    float scale = 1.0F / sqrtf((float)dim);
+
+    for (size_t j = 0; j < keys; j++) {
+        for (size_t h = 0; h < heads->heads; h++) {
+            const float *key = k + j * stride + h / per_group * dim;
+            scores[h * keys + j] = vec_dot(q + h * dim, key, dim) * scale;
         }
-        vec_put(out, i, dim, total * inverse);
+    }
+    for (size_t h = 0; h < heads->heads; h++) {
+        float inverse = 1.0F / softmax(scores + h * keys, keys);
+        for (size_t j = 0; j < keys; j++) {
+            scores[h * keys + j] *= inverse;
+        }
+    }
+    memset(out, 0, heads->heads * dim * sizeof(float));
+    for (size_t j = 0; j < keys; j++) {
+        for (size_t h = 0; h < heads->heads; h++) {
+            const float *value = v + j * stride + h / per_group * dim;
+            float *to = out + h * dim;
+            for (size_t i = 0; i < dim; i += FM_VEC_LANES) {
+                vec_t sum = vec_get(to, i, dim);
+                sum += vec_get(value, i, dim) * scores[h * keys + j];
+                vec_put(to, i, dim, sum);
+            }
+        }
     }
 }
 
@@ -67,17 +94,12 @@ void fm_engine_cpu_attention_decode(fm_engine_backend_t *be, float *out,
     size_t dim = heads->head_dim;
     size_t kv_width = heads->kv_heads * dim;
     size_t stride = heads->heads * dim + 2 * kv_width;
-    size_t per_group = heads->heads / heads->kv_heads;
-    float *scores = fm_engine_cpu_scratch(be, cache->capacity);
+    float *scores = fm_engine_cpu_scratch(be, heads->heads * cache->capacity);
 
     for (size_t r = 0; scores && r < rows; r++) {
         size_t base = (size_t)slots[r] * cache->capacity * kv_width;
-        for (size_t h = 0; h < heads->heads; h++) {
-            size_t at = base + h / per_group * dim;
-            decode_head(out + (r * heads->heads + h) * dim,
-                        qkv + r * stride + h * dim, cache->keys + at,
-                        cache->values + at, (size_t)positions[r] + 1, kv_width,
-                        dim, scores);
-        }
+        decode_row(out + r * heads->heads * dim, qkv + r * stride,
+                   cache->keys + base, cache->values + base,
+                   (size_t)positions[r] + 1, heads, scores);
     }
 }
