@@ -229,7 +229,7 @@ static bool copy_whole(fm_cas_t *cas, const fm_cas_entry_t *entry,
         rc = fm_cas_copy_read(cas, fd, digest, address, length, data, NULL);
     }
     free(data);
-    if (rc < 0 && rc != FM_ERR_NOT_FOUND) {
+    if (rc == FM_ERR_CORRUPT) {
         (void)fm_cas_index_remove(cas, digest, segment);
     }
     return rc >= 0;
