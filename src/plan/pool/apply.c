@@ -291,6 +291,10 @@ static fm_status_t lease_apply(fm_pool_t *pool, const fm_pool_event_t *event,
             break;
         }
         struct work *work = work_at(pool, id);
+        bool suspect = work->attempts > 0; /* P10: it goes alone */
+        if (suspect && lease->count > 0) {
+            break;
+        }
         struct tenant *tenant =
             &pool->tenants[pool->batches[batch].groups[work->group].tenant];
         if (tenant->served > pool->served) {
@@ -304,6 +308,9 @@ static fm_status_t lease_apply(fm_pool_t *pool, const fm_pool_event_t *event,
         lease->slots[lease->count++] = id;
         lease->amount += (double)work->amount;
         pool->totals.leased_work++;
+        if (suspect) {
+            break;
+        }
     }
     lease->open = lease->live = lease->count;
     return FM_OK;

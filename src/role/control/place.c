@@ -275,6 +275,9 @@ static bool place_one(fm_control_t *control, const struct input *input,
         return false;
     }
     worker->lease = lease;
+    /* the pool gave less than was decided (P10): decide anew for the rest */
+    control->place_wanted =
+        control->place_wanted || lease->count < choice->size;
     if (lease_send(control, worker, lease, &choice->terms, info, &err) < 0) {
         fm_control_lease_drop(control, worker, FM_POOL_END_DRAINED);
         return false;
