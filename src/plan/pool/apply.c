@@ -413,7 +413,8 @@ static void work_retry(fm_pool_t *pool, uint32_t id, fm_pool_outcome_t outcome)
         } else if (outcome == FM_POOL_INFRA_ERROR) {
             pool->totals.retried_infra++;
         }
-        fm_pool_ready_push(pool, id, true);
+        /* a suspect waits for its batch mates to clear themselves (P10) */
+        fm_pool_ready_push(pool, id, work->attempts == 0);
     }
 }
 
