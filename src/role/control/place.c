@@ -102,6 +102,11 @@ static void fill_batch(const fm_control_t *control, const fm_pool_batch_t *from,
     }
 }
 
+static bool takes_work(const struct worker *worker)
+{
+    return worker->state == WORKER_UP && !worker->draining;
+}
+
 static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
                         fm_sched_worker_t *to)
 {
@@ -146,7 +151,7 @@ static fm_status_t input_make(const fm_control_t *control, struct input *input,
         fill_batch(control, &batches[i], &input->batches[i], &input->models[i]);
     }
     for (size_t i = 0; i < control->worker_count; i++) {
-        if (control->workers[i].state == WORKER_UP) {
+        if (takes_work(&control->workers[i])) {
             input->worker_index[input->worker_count] = (uint32_t)i;
             fill_worker(&control->workers[i], (uint32_t)i, now,
                         &input->workers[input->worker_count++]);
@@ -296,8 +301,8 @@ size_t fm_control_place(fm_control_t *control)
     bool idle = false;
 
     for (size_t i = 0; i < control->worker_count; i++) {
-        idle = idle || (control->workers[i].state == WORKER_UP &&
-                        !control->workers[i].lease);
+        idle = idle ||
+               (takes_work(&control->workers[i]) && !control->workers[i].lease);
     }
     if (!idle || input.batch_count == 0) {
         return 0;
