@@ -1,4 +1,5 @@
-# CUDA, only where it is asked for; then a missing toolkit is an error.
+# CUDA: on where a compiler was found, unless it is turned off.  Asked for and
+# missing is an error.
 # FM_CUDA_ARCHITECTURES: compute capabilities to build for.
 include_guard(GLOBAL)
 set(FM_CUDA_ARCHITECTURES "80;90" CACHE STRING

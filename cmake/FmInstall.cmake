@@ -17,11 +17,21 @@ target_link_libraries(libflowmesh PRIVATE $<BUILD_INTERFACE:fm_options>)
 
 install(TARGETS libflowmesh EXPORT flowmeshTargets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-foreach(program flowmesh flowmesh-engine)
-    if(TARGET ${program})
-        install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-    endif()
-endforeach()
+install(TARGETS flowmesh flowmesh-engine
+    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+# The man page and the completion come from the program's own command table.
+add_custom_command(OUTPUT ${PROJECT_BINARY_DIR}/flowmesh.1
+    COMMAND flowmesh --man > ${PROJECT_BINARY_DIR}/flowmesh.1
+    DEPENDS flowmesh VERBATIM)
+add_custom_command(OUTPUT ${PROJECT_BINARY_DIR}/flowmesh.bash
+    COMMAND flowmesh --completion > ${PROJECT_BINARY_DIR}/flowmesh.bash
+    DEPENDS flowmesh VERBATIM)
+add_custom_target(manual ALL DEPENDS ${PROJECT_BINARY_DIR}/flowmesh.1
+    ${PROJECT_BINARY_DIR}/flowmesh.bash)
+install(FILES ${PROJECT_BINARY_DIR}/flowmesh.1
+    DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${PROJECT_BINARY_DIR}/flowmesh.bash RENAME flowmesh
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(DIRECTORY include/flowmesh/ ${PROJECT_BINARY_DIR}/include/flowmesh/
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/flowmesh FILES_MATCHING PATTERN "*.h")
 
@@ -45,7 +55,5 @@ install(FILES ${PROJECT_BINARY_DIR}/flowmesh.pc
     DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
 install(PROGRAMS slurm/flowmesh.sbatch DESTINATION ${FM_SHARE_DIR}/slurm)
-if(EXISTS ${PROJECT_SOURCE_DIR}/examples)
-    install(DIRECTORY examples DESTINATION ${FM_SHARE_DIR} USE_SOURCE_PERMISSIONS)
-endif()
+install(DIRECTORY examples DESTINATION ${FM_SHARE_DIR} USE_SOURCE_PERMISSIONS)
 install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -19,16 +19,17 @@ libjansson-dev        # JSON, fenced into src/base
 libyaml-dev           # workflow files
 libssl-dev            # SHA-256 of objects, keys
 libxxhash-dev         # XXH3: hash of in-memory tables
-libzstd-dev           # compression of stored objects
 libopenblas-dev       # matrix products of the CPU backend
 "
 FM_PACKAGES_run="
 openmpi-bin           # mpirun
+python3               # `python` operators
 "
 FM_PACKAGES_test="
 libcunit1-dev         # CUnit: every C test program
-python3               # the checks under tests/ and the mini-cluster
 clang-format          # the format check (version 14)
+clang-tidy            # the check tidy (label lint)
+cppcheck              # the check cppcheck (label lint)
 slurm-wlm             # a real slurmctld and slurmd for label slurm
 munge                 # authentication of that cluster
 iproute2              # network namespaces: its hosts

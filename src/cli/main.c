@@ -24,6 +24,25 @@ static const char about[] =
 
 /* --- help ----------------------------------------------------------------- */
 
+/* Break @p text at blanks so that lines end before column 79. */
+static void print_wrapped(const char *text, FILE *out)
+{
+    size_t column = 0;
+
+    while (*text) {
+        size_t word = strcspn(text, " ");
+        if (column > 0 && column + 1 + word > 78) {
+            (void)fputc('\n', out);
+            column = 0;
+        }
+        (void)fprintf(out, "%s%.*s", column ? " " : "", (int)word, text);
+        column += word + (column ? 1 : 0);
+        text += word;
+        text += strspn(text, " ");
+    }
+    (void)fputc('\n', out);
+}
+
 static void print_options(const fm_cli_command_t *command, FILE *out)
 {
     for (size_t i = 0; i < command->option_count; i++) {
@@ -39,25 +58,55 @@ static void print_options(const fm_cli_command_t *command, FILE *out)
 
 static int help_command(const fm_cli_command_t *command, FILE *out)
 {
-    (void)fprintf(out, "usage: flowmesh %s%s%s%s\n\n%s\n\n", command->name,
+    (void)fprintf(out, "usage: flowmesh %s%s%s%s\n\n", command->name,
                   command->option_count ? " [options]" : "",
-                  *command->operands ? " " : "", command->operands,
-                  command->text);
+                  *command->operands ? " " : "", command->operands);
+    print_wrapped(command->text, out);
+    (void)fputc('\n', out);
     print_options(command, out);
     return FM_EXIT_OK;
 }
 
+/* The commands whose names start with @p prefix; false when there are none. */
+static bool list_commands(const char *prefix, FILE *out)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        if (strncmp(commands[i]->name, prefix, strlen(prefix)) == 0) {
+            (void)fprintf(out, "  %-12s %s\n", commands[i]->name,
+                          commands[i]->summary);
+            any = true;
+        }
+    }
+    return any;
+}
+
 static int help(FILE *out)
 {
-    (void)fprintf(out, "usage: flowmesh COMMAND [options] [operands]\n\n%s\n\n",
-                  about);
-    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
-        (void)fprintf(out, "  %-12s %s\n", commands[i]->name,
-                      commands[i]->summary);
-    }
+    (void)fprintf(out, "usage: flowmesh COMMAND [options] [operands]\n\n");
+    print_wrapped(about, out);
+    (void)fputc('\n', out);
+    (void)list_commands("", out);
     (void)fprintf(out, "\n`flowmesh COMMAND --help` says more.  "
                        "`flowmesh --version` names the version.\n");
     return FM_EXIT_OK;
+}
+
+/* `flowmesh cas`, `flowmesh cas --help`: the first word of several commands. */
+static int help_group(char **argv)
+{
+    char *prefix = fm_asprintf("%s ", argv[1]);
+    bool asked = argv[2] && strcmp(argv[2], "--help") == 0;
+    bool group = prefix && list_commands(prefix, asked ? stdout : stderr);
+
+    free(prefix);
+    if (group) {
+        return asked ? FM_EXIT_OK : FM_EXIT_USAGE;
+    }
+    return fm_cli_fail(FM_EXIT_USAGE,
+                       "%s: no such command; `flowmesh --help` lists them",
+                       argv[1]);
 }
 
 /* The man page, for the build to install. */
@@ -224,7 +273,5 @@ int main(int argc, char **argv)
                                                                : status;
         }
     }
-    return fm_cli_fail(FM_EXIT_USAGE,
-                       "%s: no such command; `flowmesh --help` lists them",
-                       argv[1]);
+    return help_group(argv);
 }

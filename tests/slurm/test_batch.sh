@@ -35,7 +35,9 @@ for launch in mpirun srun; do
     finish "$job" 120 $launch.log
     expect "$launch: the job ends well" state_is "$job" COMPLETED
     expect "$launch: exit 0" [ "$(field "$job" ExitCode)" = 0:0 ]
-    expect "$launch: the result" grep -q 'sum=5050' $launch.log
+    "$FLOWMESH" result slurm-batch/sum --fabric "$PWD/fabric-$launch" \
+        >$launch.result 2>&1
+    expect "$launch: the result" grep -q 'sum=5050' $launch.result
     expect "$launch: the fabric keeps it" test -d "fabric-$launch"
     [ "$failures" -eq 0 ] || cat $launch.log >&2
 

@@ -32,6 +32,11 @@ run() {
         run "$PWD/$1.yaml" --fabric "$PWD/fabric-$1" --json
 }
 
+result_of() {
+    "$FLOWMESH" result "slurm-$1/second" --fabric "$PWD/fabric-$1" \
+        >"$1.result" 2>&1
+}
+
 lines() { [ "$(wc -l <"$1")" -eq "$2" ]; }
 
 workflow requeued
@@ -42,7 +47,8 @@ restart_soon "$job"
 touch requeued.gate
 finish "$job" 120 requeued.log
 expect "the requeued job finishes" state_is "$job" COMPLETED
-expect "with its result" grep -q 'after one' requeued.log
+result_of requeued
+expect "with its result" grep -q 'after one' requeued.result
 expect "what had finished did not run again" lines requeued.first 1
 
 workflow cancelled
@@ -55,7 +61,8 @@ touch cancelled.gate
 job=$(run cancelled)
 finish "$job" 120 cancelled.log
 expect "the next job takes over its fabric" state_is "$job" COMPLETED
-expect "and has the result" grep -q 'after one' cancelled.log
+result_of cancelled
+expect "and has the result" grep -q 'after one' cancelled.result
 expect "what had finished did not run again" lines cancelled.first 1
 [ "$failures" -eq 0 ] || cat requeued.log cancelled.log >&2
 verdict

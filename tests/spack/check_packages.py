@@ -26,7 +26,6 @@ KNOWN = {
     "jansson": ("jansson", "libjansson-dev", False),
     "yaml-0.1": ("libyaml", "libyaml-dev", False),
     "libxxhash": ("xxhash", "libxxhash-dev", False),
-    "libzstd": ("zstd", "libzstd-dev", False),
     "openblas": ("openblas", "libopenblas-dev", False),
     "hwloc": ("hwloc", "libhwloc-dev", False),
     "libzmq": ("libzmq", "libzmq3-dev", False),

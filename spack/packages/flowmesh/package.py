@@ -33,7 +33,6 @@ class Flowmesh(CMakePackage, CudaPackage):
     depends_on("openblas")
     depends_on("openssl@3:")
     depends_on("xxhash@0.8:")
-    depends_on("zstd")
     depends_on("cunit", when="+tests", type=("build", "link"))
     depends_on("python@3.9:", when="+tests", type=("build", "test"))
 

@@ -425,6 +425,7 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     }
     free(control->workers);
     free(control->expansions);
+    free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {
         fm_json_drop(control->result_list[i].value);
         free(control->result_list[i].error);

@@ -6,18 +6,12 @@
  * that is not in memory is noted and loaded on the storage thread, then the
  * node is tried again; so exactly what is read is loaded.  An output that the
  * store cannot produce is forgotten and runs again.
- *
- * Values too long for a message become objects: {"$object": digest}.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "io/wire/wire.h"
 #include "role/control/internal.h"
-
-/* A record's part of a large vector: a quarter of the journal's bound. */
-#define PART_BYTES ((size_t)4 << 20)
 
 void fm_control_expand_later(fm_control_t *control, uint32_t run, uint32_t node)
 {
@@ -58,6 +52,30 @@ void fm_control_expand_scan(fm_control_t *control)
             }
         }
     }
+}
+
+/* Nodes that wait for results to be loaded: try all of them again. */
+static void wake_waiting(fm_control_t *control)
+{
+    size_t count = control->waiting_count;
+
+    control->waiting_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        fm_control_expand_later(control, control->waiting[i].run,
+                                control->waiting[i].node);
+    }
+}
+
+static void wait_for_load(fm_control_t *control, uint32_t run, uint32_t node)
+{
+    fm_error_t err = {0};
+
+    if (fm_grow(&control->waiting, &control->waiting_capacity,
+                control->waiting_count, sizeof(*control->waiting), &err) < 0) {
+        fm_control_fatal(control, &err);
+        return;
+    }
+    control->waiting[control->waiting_count++] = (struct expansion){run, node};
 }
 
 /* --- results of upstream nodes -------------------------------------------- */
@@ -211,8 +229,8 @@ static fm_status_t load_finish(struct load *load, fm_error_t *err)
                       fm_strdup(err->text), err);
 }
 
-static void node_fail(fm_control_t *control, uint32_t run, uint32_t node,
-                      const char *text)
+void fm_control_node_fail(fm_control_t *control, uint32_t run, uint32_t node,
+                          const char *text)
 {
     fm_record_node_t record = {run, node, {text, strlen(text)}};
     fm_buf_t buf = {0};
@@ -243,8 +261,8 @@ static void load_done(void *ctx, fm_status_t status, const fm_error_t *cause)
         if (status < 0) {
             fm_control_fatal(control, &err);
         }
-        fm_control_expand_scan(control);
     }
+    wake_waiting(control);
     load_destroy(load);
 }
 
@@ -328,150 +346,6 @@ static const fm_json_t *upstream(void *ctx, uint32_t node)
     return NULL;
 }
 
-/* A vector on its way into the journal. */
-struct staged {
-    fm_control_t *control;
-    uint32_t run;
-    uint32_t node;
-    char *params;
-    char *hints;
-    char **texts; /* [count] */
-    uint32_t count;
-    bool stored; /* some texts became objects: seal before the journal */
-};
-
-static void staged_destroy(struct staged *staged)
-{
-    if (!staged) {
-        return;
-    }
-    for (uint32_t i = 0; staged->texts && i < staged->count; i++) {
-        free(staged->texts[i]);
-    }
-    free(staged->texts);
-    free(staged->params);
-    free(staged->hints);
-    free(staged);
-}
-
-static void staged_record(struct staged *staged)
-{
-    fm_control_t *control = staged->control;
-    fm_record_expand_t record = {.workflow = staged->run,
-                                 .node = staged->node,
-                                 .params = {"", 0},
-                                 .hints = {"", 0}};
-    fm_buf_t items = {0};
-    fm_buf_t buf = {0};
-    uint32_t next = 0;
-
-    do {
-        fm_buf_clear(&items);
-        fm_buf_clear(&buf);
-        record.first = next;
-        while (next < staged->count && items.len < PART_BYTES) {
-            fm_record_item_add(&items, staged->texts[next],
-                               strlen(staged->texts[next]));
-            next++;
-        }
-        record.count = next - record.first;
-        record.more = next < staged->count;
-        record.items = (fm_span_t){(const char *)items.data, items.len};
-        if (!record.more) {
-            record.params = (fm_span_t){staged->params, strlen(staged->params)};
-            record.hints = (fm_span_t){staged->hints, strlen(staged->hints)};
-        }
-        fm_record_expand_encode(&record, &buf);
-        if (items.failed || buf.failed) {
-            fm_error_t err = {0};
-            (void)fm_no_memory(&err);
-            fm_control_fatal(control, &err);
-            break;
-        }
-        fm_control_record(control, FM_RECORD_EXPAND, buf.data, buf.len);
-    } while (record.more);
-    fm_buf_fini(&items);
-    fm_buf_fini(&buf);
-}
-
-/* Storage thread: texts beyond the inline bound become objects. */
-static fm_status_t staged_store(void *ctx, fm_error_t *err)
-{
-    struct staged *staged = ctx;
-    fm_cas_t *cas = staged->control->fabric->cas;
-    char digest_text[FM_DIGEST_TEXT_BYTES];
-    fm_digest_t digest;
-
-    for (uint32_t i = 0; i < staged->count; i++) {
-        size_t len = strlen(staged->texts[i]);
-        if (len <= FM_WIRE_INLINE_MAX_BYTES) {
-            continue;
-        }
-        fm_status_t rc =
-            fm_cas_put(cas, FM_CAS_ITEM, staged->texts[i], len, &digest, err);
-        if (rc < 0) {
-            return rc;
-        }
-        char *reference = fm_asprintf("{\"$object\":\"%s\"}",
-                                      fm_digest_format(&digest, digest_text));
-        if (!reference) {
-            return fm_no_memory(err);
-        }
-        free(staged->texts[i]);
-        staged->texts[i] = reference;
-    }
-    return fm_cas_seal(cas, err);
-}
-
-static void staged_done(void *ctx, fm_status_t status, const fm_error_t *err)
-{
-    struct staged *staged = ctx;
-
-    if (status >= 0) {
-        staged_record(staged);
-    } else {
-        fm_error_t cause = *err;
-        fm_error_wrap(&cause, "store the inputs");
-        node_fail(staged->control, staged->run, staged->node, cause.text);
-    }
-    staged_destroy(staged);
-}
-
-static fm_status_t stage(fm_control_t *control, uint32_t run, uint32_t node,
-                         const fm_workflow_work_t *work, fm_error_t *err)
-{
-    size_t count = fm_json_len(work->items);
-    struct staged *staged = fm_calloc(1, sizeof(*staged));
-    bool large = false;
-
-    if (!staged) {
-        return fm_no_memory(err);
-    }
-    *staged = (struct staged){.control = control, .run = run, .node = node};
-    staged->params = fm_json_canonical(work->params);
-    staged->hints = fm_json_canonical(work->hints);
-    staged->texts = fm_calloc(count, sizeof(char *));
-    bool ok = staged->params && staged->hints && staged->texts;
-    for (size_t i = 0; ok && i < count; i++) {
-        staged->texts[i] = fm_json_canonical(fm_json_at(work->items, i));
-        ok = staged->texts[i] != NULL;
-        staged->count += ok;
-        large = large ||
-                (ok && strlen(staged->texts[i]) > FM_WIRE_INLINE_MAX_BYTES);
-    }
-    if (!ok) {
-        staged_destroy(staged);
-        return fm_no_memory(err);
-    }
-    if (large) {
-        fm_control_offload(control, staged_store, staged_done, staged);
-    } else {
-        staged_record(staged);
-        staged_destroy(staged);
-    }
-    return FM_OK;
-}
-
 static fm_status_t evaluate(struct attempt *attempt, uint32_t node,
                             bool *met_out, fm_workflow_work_t *work,
                             fm_error_t *err)
@@ -504,6 +378,7 @@ static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
     }
     fm_status_t rc = evaluate(&attempt, node, &met, &work, &err);
     if (attempt.missing_count > 0 && !attempt.error) {
+        wait_for_load(control, run, node);
         for (size_t i = 0; i < attempt.missing_count; i++) {
             if (load_start(control, run, attempt.missing[i], &err) < 0) {
                 fm_control_fatal(control, &err);
@@ -515,15 +390,16 @@ static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
         goto out;
     }
     if (rc < 0) {
-        node_fail(control, run, node, attempt.error ? attempt.error : err.text);
+        fm_control_node_fail(control, run, node,
+                             attempt.error ? attempt.error : err.text);
     } else if (!met) {
         fm_record_node_t record = {run, node, {"", 0}};
         fm_buf_t buf = {0};
         fm_record_node_encode(&record, &buf);
         fm_control_record(control, FM_RECORD_SKIP, buf.data, buf.len);
         fm_buf_fini(&buf);
-    } else if ((rc = stage(control, run, node, &work, &err)) < 0) {
-        node_fail(control, run, node, err.text);
+    } else if ((rc = fm_control_stage(control, run, node, &work, &err)) < 0) {
+        fm_control_node_fail(control, run, node, err.text);
     }
 out:
     fm_workflow_work_fini(&work);

@@ -95,6 +95,9 @@ struct fm_control {
     struct expansion *expansions;
     size_t expansion_count;
     size_t expansion_capacity;
+    struct expansion *waiting; /* for results that are being loaded */
+    size_t waiting_count;
+    size_t waiting_capacity;
     fm_map_t *marks;   /* (run, node, what): under way, see expand.c */
     fm_map_t *results; /* (run, node) → index in result_list */
     struct node_result *result_list;
@@ -140,6 +143,18 @@ size_t fm_control_expand_all(fm_control_t *control);
 void fm_control_expand_scan(fm_control_t *control);
 /** The result of a finished node is no longer needed in memory. */
 void fm_control_results_drop(fm_control_t *control, uint32_t run);
+
+/** A node cannot be expanded; its readers fail with it. */
+void fm_control_node_fail(fm_control_t *control, uint32_t run, uint32_t node,
+                          const char *text);
+
+/* --- stage.c -------------------------------------------------------------- */
+
+/** Put the items of a node into the journal, by way of the store if need be. */
+FM_MUST_USE fm_status_t fm_control_stage(fm_control_t *control, uint32_t run,
+                                         uint32_t node,
+                                         const fm_workflow_work_t *work,
+                                         fm_error_t *err);
 
 /* --- place.c -------------------------------------------------------------- */
 

@@ -93,10 +93,7 @@ static void fill_batch(const fm_control_t *control, const fm_pool_batch_t *from,
         .avoid_count = from->avoid_count,
     };
     if (info->has_model) {
-        uint64_t bytes = 0;
-        /* the manifest's size stands for the model's until it is measured */
-        (void)fm_cas_size(control->fabric->cas, &info->model, NULL, &bytes);
-        *model = (fm_sched_object_t){info->model, bytes};
+        *model = (fm_sched_object_t){info->model, info->model_bytes};
         to->models = model;
         to->model_count = 1;
     }
@@ -108,7 +105,7 @@ static bool takes_work(const struct worker *worker)
 }
 
 static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
-                        fm_sched_worker_t *to)
+                        int64_t wall, fm_sched_worker_t *to)
 {
     *to = (fm_sched_worker_t){
         .id = id,
@@ -119,7 +116,8 @@ static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
         .free_at_ns = now,
         .resident = from->resident,
         .resident_count = from->resident_count,
-        .walltime_end_ns = 0,
+        .walltime_end_ns =
+            from->walltime_end_ns ? from->walltime_end_ns - wall + now : 0,
         .price_per_hour = from->price_per_hour,
         .watts = from->watts,
     };
@@ -135,6 +133,7 @@ static fm_status_t input_make(const fm_control_t *control, struct input *input,
                               fm_error_t *err)
 {
     size_t cap = input->batch_count + control->worker_count;
+    int64_t wall = fm_clock_wall_ns();
 
     input->batches = fm_calloc(input->batch_count, sizeof(*input->batches));
     input->models = fm_calloc(input->batch_count, sizeof(*input->models));
@@ -153,7 +152,7 @@ static fm_status_t input_make(const fm_control_t *control, struct input *input,
     for (size_t i = 0; i < control->worker_count; i++) {
         if (takes_work(&control->workers[i])) {
             input->worker_index[input->worker_count] = (uint32_t)i;
-            fill_worker(&control->workers[i], (uint32_t)i, now,
+            fill_worker(&control->workers[i], (uint32_t)i, now, wall,
                         &input->workers[input->worker_count++]);
         }
     }

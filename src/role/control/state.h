@@ -63,7 +63,8 @@ typedef struct fm_batch_info {
     size_t item_bytes_max; /**< longest item text */
     bool has_model;
     fm_digest_t model;
-    int64_t deadline_ns; /**< for one item; 0: by estimate */
+    uint64_t model_bytes; /**< 0: unknown */
+    int64_t deadline_ns;  /**< for one item; 0: by estimate */
 } fm_batch_info_t;
 
 typedef struct fm_state fm_state_t;

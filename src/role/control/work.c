@@ -78,6 +78,7 @@ double fm_work_describe(fm_cost_t *cost, const char *task_type,
     /* the table above knows every task type: this adds nothing */
     (void)!fm_cost_task_id(cost, task_type, NULL, &info.task_class, NULL);
     info.has_model = model && fm_digest_parse(model, &info.model);
+    info.model_bytes = (uint64_t)fm_json_get_int(hints, "model_bytes", 0);
     info.deadline_ns = (int64_t)(timeout_s * 1e9);
     for (uint32_t i = 0; i < vector->count; i++) {
         size_t bytes = item_bytes(vector, i);

@@ -306,6 +306,18 @@ static fm_status_t command_line(const struct launch *launch, const char *writer,
     return FM_OK;
 }
 
+/* What a worker costs, as the site says: 0 where it says nothing. */
+static double site_figure(const char *name)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    double value = text ? strtod(text, &end) : 0;
+
+    return text && end != text && *end == '\0' && value >= 0 && value < 1e9
+               ? value
+               : 0;
+}
+
 static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
                                 uint32_t number, uint32_t cores,
                                 fm_worker_t **worker_out, fm_error_t *err)
@@ -337,6 +349,8 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
         .device_name = host->cpu_model,
         .memory_bytes = host->memory_bytes / (cores ? cores : 1),
         .cores = 1,
+        .price_per_hour = site_figure("FLOWMESH_PRICE_PER_HOUR"),
+        .watts = site_figure("FLOWMESH_WATTS"),
         .on_end = on_worker_end,
         .ctx = launch,
     };

@@ -313,7 +313,9 @@ void fm_worker_batch_abort(fm_worker_t *worker, fm_item_status_t status,
 void fm_worker_batch_on_done(fm_worker_t *worker, const fm_exec_done_t *done)
 {
     worker->batch.cpu_seconds += done->cpu_seconds;
-    fm_worker_set_resident(worker, done->resident);
+    if (fm_worker_set_resident(worker, done->resident)) {
+        fm_worker_beat(worker); /* before the next placement is made */
+    }
     worker->failures = 0;
     fm_worker_batch_abort(worker, FM_ITEM_INFRA_ERROR,
                           "stopped before this item was done");

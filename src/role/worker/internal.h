@@ -110,7 +110,10 @@ struct fm_worker {
 /* worker.c */
 void fm_worker_send(fm_worker_t *worker, const fm_msg_t *msg);
 void fm_worker_end(fm_worker_t *worker, fm_status_t status, const char *text);
-void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident);
+/** Say what is running and resident, now. */
+void fm_worker_beat(fm_worker_t *worker);
+/** True when the resident models are others than before. */
+bool fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident);
 
 /* batch.c: the lease in progress. */
 /** Hand the waiting lease to the idle executor; nothing when there is none. */

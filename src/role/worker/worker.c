@@ -133,7 +133,11 @@ void fm_worker_send(fm_worker_t *worker, const fm_msg_t *msg)
 
 static void beat(void *ctx)
 {
-    fm_worker_t *worker = ctx;
+    fm_worker_beat(ctx);
+}
+
+void fm_worker_beat(fm_worker_t *worker)
+{
     fm_msg_busy_t busy = {worker->batch.lease, worker->batch.fraction};
     fm_msg_t msg = {
         .type = FM_MSG_HEARTBEAT,
@@ -186,16 +190,30 @@ static void resident_clear(fm_worker_t *worker)
     worker->resident_count = 0;
 }
 
-void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
+static bool resident_same(const fm_worker_t *worker, const fm_json_t *resident)
+{
+    if (fm_json_len(resident) != worker->resident_count) {
+        return false;
+    }
+    for (size_t i = 0; i < worker->resident_count; i++) {
+        const char *text = fm_json_get_str(fm_json_at(resident, i), "model");
+        if (!text || strcmp(text, worker->resident[i]) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
 {
     size_t count = fm_json_len(resident);
 
-    if (!resident) {
-        return;
+    if (!resident || resident_same(worker, resident)) {
+        return false;
     }
     resident_clear(worker);
     if (!(worker->resident = fm_calloc(count, sizeof(char *)))) {
-        return; /* a hint for placement: losing it costs speed only */
+        return true; /* a hint for placement: losing it costs speed only */
     }
     for (size_t i = 0; i < count; i++) {
         const char *text = fm_json_get_str(fm_json_at(resident, i), "model");
@@ -204,13 +222,14 @@ void fm_worker_set_resident(fm_worker_t *worker, const fm_json_t *resident)
             worker->resident[worker->resident_count++] = copy;
         }
     }
+    return true;
 }
 
 static void on_exec_hello(void *ctx, const fm_exec_hello_t *hello)
 {
     fm_worker_t *worker = ctx;
 
-    fm_worker_set_resident(worker, hello->resident);
+    (void)fm_worker_set_resident(worker, hello->resident);
     worker->stage_files = hello->stage_files;
     if (!worker->greeted) {
         send_hello(worker, hello);
