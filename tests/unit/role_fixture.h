@@ -21,7 +21,7 @@
     "      - {name: first, spec: {taskType: echo, data: {items: [a, b, "       \
     "c]}}}\n"                                                                  \
     "      - {name: second, dependsOn: first, spec: {taskType: echo,\n"        \
-    "         data: {items: ['${first.items.0.output}']}}}\n"
+    "         data: {items: ['say ${first.items.0.output}']}}}\n"
 
 typedef struct world {
     fm_state_t *state;
