@@ -3,6 +3,7 @@
  * role/worker against a scripted control plane and a small real executor.
  * usage: test_role_worker PYTHON EXECUTOR
  */
+#include <glob.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -402,6 +403,22 @@ static void test_bad_output_files(void)
     close_stage(&stage);
 }
 
+/* What stays of the staged files in the worker's directories. */
+static size_t lease_dirs(const struct stage *stage)
+{
+    char *pattern = fm_asprintf("%s/flowmesh-w1-*/lease-*", stage->dir);
+    glob_t found;
+
+    CU_ASSERT_FATAL(pattern != NULL);
+    int rc = glob(pattern, 0, NULL, &found);
+    size_t count = rc == 0 ? found.gl_pathc : 0;
+    if (rc == 0) {
+        globfree(&found);
+    }
+    free(pattern);
+    return count;
+}
+
 /* An object in place of a value, and of the parameters. */
 static void test_staged_objects(void)
 {
@@ -438,6 +455,10 @@ static void test_staged_objects(void)
     CU_ASSERT(got->items[0].status == FM_ITEM_INFRA_ERROR);
     LEASE(&stage, 3, "\"echo:fine\"");
     CU_ASSERT(says(&result(&stage, 3, 1)->items[0], "\"fine\""));
+    for (int turns = 0; turns < TURNS_MAX && lease_dirs(&stage); turns++) {
+        turn(stage.reactor);
+    }
+    CU_ASSERT(lease_dirs(&stage) == 0);
     free(value);
     free(params);
     free(path);
