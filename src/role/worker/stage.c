@@ -494,12 +494,15 @@ fm_status_t fm_worker_store_result(fm_worker_t *worker, const char *path,
         job_destroy(job);
         return fm_no_memory(err);
     }
+    /* from its start on the job is the storage thread's */
+    job->item = *item;
+    job->objects = *objects;
     if ((rc = job_start(worker, job, result_work, result_done, err)) < 0) {
+        memset(&job->item, 0, sizeof(job->item)); /* still the caller's */
+        memset(&job->objects, 0, sizeof(job->objects));
         job_destroy(job);
         return rc;
     }
-    job->item = *item;
-    job->objects = *objects;
     memset(item, 0, sizeof(*item));
     memset(objects, 0, sizeof(*objects));
     return FM_OK;
