@@ -107,12 +107,12 @@ int fm_cli_target(const fm_fabric_t *fabric, const char *text,
     if (!name) {
         return fm_cli_fail(FM_EXIT_FAILED, "out of memory");
     }
-    target.run = fm_state_find(fabric->state, name);
-    int status = target.run ? FM_EXIT_OK : unknown_run(fabric, name);
-    free(name);
-    if (status != FM_EXIT_OK) {
+    if (!(target.run = fm_state_find(fabric->state, name))) {
+        int status = unknown_run(fabric, name);
+        free(name);
         return status;
     }
+    free(name);
     const char *node = text + len + (text[len] == '/' ? 1 : 0);
     if (*node) {
         const char *slash = strrchr(node, '/');

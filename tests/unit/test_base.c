@@ -10,8 +10,10 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "base/rng.h"
 #include "fmtest.h"
+#include "scratch.h"
 
 static void test_error_text(void)
 {
@@ -186,13 +188,34 @@ static void test_json_path(void)
     fm_json_drop(value);
 }
 
+static void test_path_inside(void)
+{
+    static const char *const inside[] = {"a", "a/b.c", "...", ".a/..b",
+                                         "a/b/c"};
+    static const char *const outside[] = {"",     "/",    "/a",   "a/",
+                                          ".",    "..",   "./a",  "a/.",
+                                          "a//b", "../a", "a/..", "a/../b"};
+    char longest[FM_PATH_INSIDE_MAX_BYTES + 2];
+
+    for (size_t i = 0; i < FM_COUNT_OF(inside); i++) {
+        CU_ASSERT(fm_path_is_inside(inside[i]));
+    }
+    for (size_t i = 0; i < FM_COUNT_OF(outside); i++) {
+        CU_ASSERT(!fm_path_is_inside(outside[i]));
+    }
+    CU_ASSERT(!fm_path_is_inside(NULL));
+    memset(longest, 'x', sizeof(longest));
+    longest[sizeof(longest) - 1] = '\0';
+    CU_ASSERT(!fm_path_is_inside(longest));
+    CU_ASSERT(fm_path_is_inside(longest + 1));
+}
+
 static void test_file_replace(void)
 {
-    char dir[] = "/tmp/fm-base-XXXXXX";
+    char *dir = scratch_make();
     fm_error_t err = {0};
     fm_buf_t buf = {0};
 
-    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
     char *nested = fm_asprintf("%s/a/b", dir);
     char *path = fm_asprintf("%s/file", nested);
     FM_ASSERT_OK(fm_file_make_dirs(nested, 0755, &err), &err);
@@ -202,7 +225,7 @@ static void test_file_replace(void)
     CU_ASSERT(buf.len == 4 && memcmp(buf.data, "two!", 4) == 0);
     CU_ASSERT(fm_file_read(path, 3, &buf, &err) == FM_ERR_LIMIT);
     CU_ASSERT(fm_file_read(nested, 3, &buf, &err) == FM_ERR_IO);
-    FM_ASSERT_OK(fm_file_remove_tree(dir, &err), &err);
+    scratch_remove(dir);
     CU_ASSERT(fm_file_read(path, 3, &buf, &err) == FM_ERR_NOT_FOUND);
     fm_buf_fini(&buf);
     free(path);
@@ -238,6 +261,7 @@ int main(void)
         {"canonical JSON", test_json_canonical},
         {"JSON refuses", test_json_refuses},
         {"JSON path", test_json_path},
+        {"path inside", test_path_inside},
         {"file replace", test_file_replace},
         {"fault points", test_faults},
     };

@@ -11,25 +11,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "fmtest.h"
+#include "scratch.h"
 #include "store/cas/cas.h"
-
-static inline char *scratch_make(void)
-{
-    const char *base = getenv("TMPDIR");
-    char *path = fm_asprintf("%s/fm-cas-XXXXXX", base ? base : "/tmp");
-
-    CU_ASSERT_FATAL(path && mkdtemp(path) == path);
-    return path;
-}
-
-static inline void scratch_remove(char *path)
-{
-    fm_error_t err = {0};
-
-    FM_ASSERT_OK(fm_file_remove_tree(path, &err), &err);
-    free(path);
-}
 
 static inline fm_cas_t *store_open(const char *dir, const char *writer)
 {

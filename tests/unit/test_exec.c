@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "fmtest.h"
 #include "run/exec/exec.h"
+#include "scratch.h"
 
 #define HELLO                                                                  \
     "echo '{\"type\":\"hello\",\"protocol\":1,\"name\":\"t\",\"version\":"     \
@@ -420,13 +421,12 @@ static void test_stderr_flood(void)
         HELLO READ "yes abcdefgh | head -c 4500000 >&2; echo the end >&2; "
                    "kill -KILL $$",
         NULL};
-    char dir[] = "/tmp/fm-exec-XXXXXX";
+    char *dir = scratch_make();
     log_t log = {.run_on_hello = true};
     fm_reactor_t *reactor = NULL;
     fm_buf_t now = {0}, before = {0};
     fm_error_t err = {0};
 
-    CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
     char *path = fm_asprintf("%s/log", dir),
          *old = fm_asprintf("%s/log.1", dir);
     FM_ASSERT_OK(fm_reactor_create(NULL, &reactor, &err), &err);
@@ -444,7 +444,7 @@ static void test_stderr_flood(void)
     fm_buf_fini(&before);
     free(path);
     free(old);
-    FM_ASSERT_OK(fm_file_remove_tree(dir, &err), &err);
+    scratch_remove(dir);
 }
 
 static void test_close_in_callback(void)

@@ -120,6 +120,7 @@ static fm_msg_t sample_control(fm_msg_type_t type)
                                      .instance = 3,
                                      .task_type = "inference",
                                      .params = "{\"max_tokens\":16}",
+                                     .hints = "{\"export\":\"a\"}",
                                      .items = items,
                                      .item_count = 2,
                                      .deadline_ns = INT64_C(60000000000),

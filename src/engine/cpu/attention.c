@@ -133,12 +133,7 @@ void fm_engine_cpu_attention_forward(fm_engine_backend_t *be, float *out,
 FM_VEC_CLONES
 static float dot(const float *a, const float *b, size_t count)
 {
-    vec_t sums = {0};
-
-    for (size_t i = 0; i < count; i += FM_VEC_LANES) {
-        sums += vec_get(a, i, count) * vec_get(b, i, count);
-    }
-    return vec_sum(sums);
+    return vec_dot(a, b, count);
 }
 
 /* Scores become probabilities p, dp becomes ds = p·(dp − delta)/√dim. */

@@ -27,16 +27,6 @@ void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
     }
 }
 
-FM_VEC_INLINE float dot(const float *a, const float *b, size_t count)
-{
-    vec_t sums = {0};
-
-    for (size_t i = 0; i < count; i += FM_VEC_LANES) {
-        sums += vec_get(a, i, count) * vec_get(b, i, count);
-    }
-    return vec_sum(sums);
-}
-
 /* One query against @p keys rows of keys and values, `stride` apart. */
 FM_VEC_CLONES
 static void decode_head(float *out, const float *q, const float *k,
@@ -48,7 +38,7 @@ static void decode_head(float *out, const float *q, const float *k,
     float sum = 0;
 
     for (size_t j = 0; j < keys; j++) {
-        scores[j] = dot(q, k + j * stride, dim) * scale;
+        scores[j] = vec_dot(q, k + j * stride, dim) * scale;
         max = scores[j] > max ? scores[j] : max;
     }
     for (size_t j = 0; j < keys; j += FM_VEC_LANES) {

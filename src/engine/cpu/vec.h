@@ -105,6 +105,17 @@ FM_VEC_INLINE float vec_sum(vec_t v)
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
+/** Scalar product of two arrays. */
+FM_VEC_INLINE float vec_dot(const float *a, const float *b, size_t count)
+{
+    vec_t sums = {0};
+
+    for (size_t i = 0; i < count; i += FM_VEC_LANES) {
+        sums += vec_get(a, i, count) * vec_get(b, i, count);
+    }
+    return vec_sum(sums);
+}
+
 /**
  * eˣ within 2 ulp for −87 ≤ x ≤ 88; outside that x is clamped, NaN stays.
  * Range reduction by ln 2 in two parts and a polynomial (Cephes, Moshier).

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
+#include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
 static fm_status_t no_memory(const fm_wf_resolver_t *r)
@@ -101,21 +102,6 @@ static fm_status_t node_records(const fm_wf_resolver_t *r,
     return rc;
 }
 
-static void add_text(fm_buf_t *buf, const fm_json_t *value)
-{
-    if (fm_json_is(value, FM_JSON_STRING)) {
-        fm_buf_add(buf, fm_json_str(value), fm_json_str_len(value));
-        return;
-    }
-    char *text = fm_json_canonical(value);
-    if (text) {
-        fm_buf_add_str(buf, text);
-    } else {
-        buf->failed = true;
-    }
-    free(text);
-}
-
 /* A column of a template: one value a row, or one for all rows. */
 struct column {
     const char *label;
@@ -160,7 +146,7 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
         if (parts[i] &&
             (rc = fm_wf_resolve(r, parts[i], false, &text)) == FM_OK) {
             fm_buf_add_str(&buf, i ? "\n\n" : "");
-            add_text(&buf, text);
+            fm_wf_add_text(&buf, text);
             fm_buf_add_str(&buf, i ? "" : "\n\n");
         }
         fm_json_drop(text);
@@ -175,7 +161,7 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
                 break;
             }
             fm_buf_printf(&buf, "%s%s: ", c ? "\n" : "", col->label);
-            add_text(&buf, value);
+            fm_wf_add_text(&buf, value);
         }
     }
     if (rc == FM_OK &&
@@ -271,8 +257,7 @@ fm_status_t fm_wf_records(const fm_wf_resolver_t *r, fm_json_t **out)
     }
     size_t count = fm_json_len(all);
     int64_t bound = fm_json_int_or(limit, INT64_MAX);
-    if (rc == FM_OK &&
-        (bound < 1 || (most && !fm_json_is(limit, FM_JSON_INT)))) {
+    if (rc == FM_OK && most && (bound < 1 || !fm_json_is(limit, FM_JSON_INT))) {
         rc = fm_wf_fail(&r->source, most->line, most->column, FM_ERR_INVALID,
                         "data.max_samples; allowed: an integer from 1");
     }
@@ -356,7 +341,7 @@ static fm_json_t *text_with(const char *head, const fm_json_t *value,
         fm_buf_add_str(&buf, head);
         fm_buf_add_str(&buf, "\n\n");
     }
-    add_text(&buf, value);
+    fm_wf_add_text(&buf, value);
     fm_buf_add_str(&buf, tail ? tail : "");
     if (!buf.failed) {
         text = fm_json_stringn(buf.len ? (const char *)buf.data : "", buf.len);

@@ -251,28 +251,39 @@ static fm_status_t read_stages(fm_workflow_t *wf, const fm_wf_value_t *spec,
 
 /* --- edges ---------------------------------------------------------------- */
 
+const char *fm_wf_suggest_stage(const fm_workflow_t *wf, const char *found,
+                                const char *also, char *space, size_t bytes)
+{
+    const char **names = fm_calloc(wf->stage_count + 1, sizeof(*names));
+    size_t count = 0;
+
+    if (!names) {
+        return "";
+    }
+    for (size_t i = 0; i < wf->stage_count; i++) {
+        names[count++] = wf->stages[i].name;
+    }
+    if (also) {
+        names[count++] = also;
+    }
+    const char *hint = fm_wf_suggest(found, names, count, space, bytes);
+    free(names);
+    return hint;
+}
+
 static fm_status_t fail_stage(const fm_workflow_t *wf,
                               const fm_wf_value_t *name,
                               const fm_wf_source_t *source)
 {
-    const char **names = fm_calloc(wf->stage_count, sizeof(*names));
     char hint[192];
 
-    if (!names) {
-        return fm_no_memory(source->err);
-    }
-    for (size_t i = 0; i < wf->stage_count; i++) {
-        names[i] = wf->stages[i].name;
-    }
-    fm_status_t rc = fm_wf_fail(
-        source, name->line, name->column, FM_ERR_INVALID,
-        "dependsOn names %.80s, which is no node of this workflow%s",
-        name->text ? name->text : "a value",
-        name->text ? fm_wf_suggest(name->text, names, wf->stage_count, hint,
-                                   sizeof(hint))
-                   : "");
-    free(names);
-    return rc;
+    return fm_wf_fail(source, name->line, name->column, FM_ERR_INVALID,
+                      "dependsOn names %.80s, which is no node of this "
+                      "workflow%s",
+                      name->text ? name->text : "a value",
+                      name->text ? fm_wf_suggest_stage(wf, name->text, NULL,
+                                                       hint, sizeof(hint))
+                                 : "");
 }
 
 static fm_status_t read_edge(const fm_workflow_t *wf, fm_wf_stage_t *stage,

@@ -98,6 +98,10 @@ FM_MUST_USE fm_status_t fm_wf_document_read(fm_workflow_t *wf,
                                             const fm_wf_value_t *root,
                                             const fm_wf_value_t **sweep_out,
                                             const fm_wf_source_t *source);
+/** fm_wf_suggest() among the stages and @p also (unless NULL); "" when
+ *  memory is out. */
+const char *fm_wf_suggest_stage(const fm_workflow_t *wf, const char *found,
+                                const char *also, char *space, size_t bytes);
 /* sweep.c */
 FM_MUST_USE fm_status_t fm_wf_sweep_read(fm_workflow_t *wf,
                                          const fm_wf_value_t *sweep,
@@ -119,36 +123,6 @@ uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
 /* rules.c: what the tables cannot say about one node */
 FM_MUST_USE fm_status_t fm_wf_rules_check(const fm_wf_value_t *tree, int task,
                                           const fm_wf_source_t *source);
-
-/** Where the records of `data` come from (W44). */
-typedef enum fm_wf_form {
-    FM_WF_FORM_LIST,
-    FM_WF_FORM_FILE,
-    FM_WF_FORM_NODE,
-    FM_WF_FORM_TEMPLATE
-} fm_wf_form_t;
-
-typedef struct fm_wf_origin {
-    fm_wf_form_t form;
-    const fm_wf_value_t *items; /* LIST */
-    const fm_wf_value_t *path;  /* FILE */
-    const char *format;         /* FILE: jsonl, csv, text */
-    const fm_wf_value_t *node;  /* NODE */
-    const char *node_path;      /* NODE: NULL: items or export */
-    bool wants_export;          /* NODE by jsonl */
-} fm_wf_origin_t;
-
-FM_MUST_USE fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
-                                          const fm_wf_source_t *source,
-                                          fm_wf_origin_t *out);
-typedef struct fm_wf_split {
-    const char *part;
-    bool percent;
-    int64_t from, to;
-    bool open; /* no `to` */
-} fm_wf_split_t;
-/** Parse "train[:200]"; false when malformed. */
-bool fm_wf_split_parse(const char *text, fm_wf_split_t *out);
 
 /* work: what expand() shares between its files */
 typedef struct fm_wf_resolver {

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
+#include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
 /* Nodes times their values: what a sweep may make this module walk. */
@@ -28,26 +29,16 @@ static fm_status_t fail_ref(const fm_workflow_t *wf, const fm_wf_stage_t *stage,
                             const fm_wf_ref_t *ref,
                             const fm_wf_source_t *source)
 {
-    const char **names = fm_calloc(wf->stage_count, sizeof(*names));
+    bool known = fm_strmap_get(wf->stage_names, ref->stage) != NULL;
     char hint[192];
 
-    if (!names) {
-        return fm_no_memory(source->err);
-    }
-    for (size_t i = 0; i < wf->stage_count; i++) {
-        names[i] = wf->stages[i].name;
-    }
-    bool known = fm_strmap_get(wf->stage_names, ref->stage) != NULL;
-    fm_status_t rc = fm_wf_fail(
+    return fm_wf_fail(
         source, ref->line, ref->column, FM_ERR_INVALID,
         known ? "%.80s is not upstream of node %s; add it to dependsOn%s"
               : "reference to %.80s, which is no node upstream of %s%s",
         ref->stage, stage->name,
         known ? ""
-              : fm_wf_suggest(ref->stage, names, wf->stage_count, hint,
-                              sizeof(hint)));
-    free(names);
-    return rc;
+              : fm_wf_suggest_stage(wf, ref->stage, NULL, hint, sizeof(hint)));
 }
 
 static fm_status_t bind_refs(fm_workflow_t *wf, fm_wf_node_private_t *node,

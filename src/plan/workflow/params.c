@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
+#include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
 static fm_status_t no_memory(const fm_wf_resolver_t *r)

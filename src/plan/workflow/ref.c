@@ -42,6 +42,11 @@ bool fm_wf_ref_inside(const char *text)
     return text && next_ref(text);
 }
 
+bool fm_wf_is_literal(const fm_wf_value_t *value)
+{
+    return fm_wf_str(value) && *value->text && !fm_wf_ref_inside(value->text);
+}
+
 /* --- finding -------------------------------------------------------------- */
 
 struct finder {
@@ -338,7 +343,7 @@ static void add_literal(fm_buf_t *buf, const char *text, const char *end)
     }
 }
 
-static void add_embedded(fm_buf_t *buf, const fm_json_t *value)
+void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value)
 {
     if (fm_json_is(value, FM_JSON_STRING)) {
         fm_buf_add(buf, fm_json_str(value), fm_json_str_len(value));
@@ -357,9 +362,9 @@ static fm_status_t resolve_text(const fm_wf_resolver_t *r,
                                 const fm_wf_value_t *tree, fm_json_t **out)
 {
     const char *text = tree->text;
+    const char *end = text;
     const char *at = next_ref(text);
     const fm_json_t *value = NULL;
-    const char *end = NULL;
     fm_buf_t buf = {0};
     fm_status_t rc = FM_OK;
 
@@ -373,7 +378,7 @@ static fm_status_t resolve_text(const fm_wf_resolver_t *r,
     while (at && rc == FM_OK) {
         add_literal(&buf, text, at);
         if ((rc = value_at(r, tree, at, &end, &value)) == FM_OK) {
-            add_embedded(&buf, value);
+            fm_wf_add_text(&buf, value);
             text = end;
             at = next_ref(text);
         }

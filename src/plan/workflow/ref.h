@@ -6,12 +6,15 @@
 #ifndef FM_PLAN_WORKFLOW_REF_H
 #define FM_PLAN_WORKFLOW_REF_H
 
+#include "base/buf.h"
 #include "plan/workflow/graph.h"
 
 /** @p text is one ${…} and nothing else; false for NULL. */
 bool fm_wf_ref_is_whole(const char *text);
 /** @p text has a ${…} that is not escaped; false for NULL. */
 bool fm_wf_ref_inside(const char *text);
+/** Text that is not empty and has no reference; false for NULL. */
+bool fm_wf_is_literal(const fm_wf_value_t *value);
 
 /** Find every reference of a spec; the array is in the workflow's arena.
  *  Checks grammar and paths, not whether the node exists. */
@@ -37,5 +40,7 @@ FM_MUST_USE fm_status_t fm_wf_result_of(const fm_wf_resolver_t *r,
 FM_MUST_USE fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r,
                                       const fm_wf_value_t *tree, bool maps,
                                       fm_json_t **out);
+/** A value inside text: a string as it is, anything else as canonical JSON. */
+void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value);
 
 #endif

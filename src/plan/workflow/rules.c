@@ -1,229 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rules of one node that the tables cannot say (W30, W44 – W51). */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "plan/workflow/graph.h"
+#include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
-static fm_status_t fail(const fm_wf_source_t *source, const fm_wf_value_t *at,
-                        const char *text)
-{
-    return fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID, "%s", text);
-}
-
-static bool is_literal(const fm_wf_value_t *value)
-{
-    return fm_wf_str(value) && *value->text && !fm_wf_ref_inside(value->text);
-}
-
 /* --- data ----------------------------------------------------------------- */
-
-static const char *format_of(const char *type, const char *path)
-{
-    size_t len = strlen(path);
-
-    if (type && strcmp(type, "dataset") != 0) {
-        return type;
-    }
-    if (len > 6 && strcmp(path + len - 6, ".jsonl") == 0) {
-        return "jsonl";
-    }
-    if (len > 4 && strcmp(path + len - 4, ".csv") == 0) {
-        return "csv";
-    }
-    return len > 4 && strcmp(path + len - 4, ".txt") == 0 ? "text" : NULL;
-}
-
-static bool keys_only(const fm_wf_value_t *data, const char *const *keys,
-                      size_t count, const fm_wf_source_t *source,
-                      const char *what)
-{
-    for (size_t i = 0; i < count; i++) {
-        const fm_wf_member_t *member = fm_wf_member(data, keys[i]);
-        if (member) {
-            (void)fm_wf_fail(source, member->line, member->column,
-                             FM_ERR_INVALID, "data.%s does not go with %s",
-                             keys[i], what);
-            return false;
-        }
-    }
-    return true;
-}
-
-static fm_status_t read_file_form(const fm_wf_value_t *data, const char *type,
-                                  const fm_wf_source_t *source,
-                                  fm_wf_origin_t *out)
-{
-    fm_wf_split_t split = {0};
-    const fm_wf_value_t *written = fm_wf_get(data, "split");
-    const fm_wf_value_t *fraction = fm_wf_get(data, "test_fraction");
-
-    out->form = FM_WF_FORM_FILE;
-    if (!is_literal(out->path)) {
-        return fail(source, out->path ? out->path : data,
-                    "data has no literal path; files are stored before a "
-                    "workflow is submitted");
-    }
-    if (!(out->format = format_of(type, out->path->text))) {
-        return fail(source, out->path,
-                    "the format of this file is unknown; give data.type: "
-                    "jsonl, csv or text");
-    }
-    if (fm_wf_get(data, "chunk") && strcmp(out->format, "text") != 0) {
-        return fail(source, fm_wf_get(data, "chunk"),
-                    "data.chunk goes with text files alone");
-    }
-    if (!written || fm_wf_ref_inside(written->text)) {
-        return FM_OK;
-    }
-    if (!fm_wf_split_parse(written->text, &split)) {
-        return fail(source, written,
-                    "split; allowed: all, train or test, and a slice in "
-                    "records or percent, such as train[:200], all[10%:20%]");
-    }
-    if (strcmp(split.part, "test") == 0 && !fraction) {
-        return fail(source, written, "split test without data.test_fraction");
-    }
-    return FM_OK;
-}
-
-bool fm_wf_split_parse(const char *text, fm_wf_split_t *out)
-{
-    static const char *const parts[] = {"all", "train", "test"};
-    size_t len = strcspn(text, "[");
-    fm_wf_split_t split = {.open = true};
-    long long bounds[2] = {0, 0};
-    bool percent[2] = {false, false};
-    bool given[2] = {false, false};
-
-    for (size_t i = 0; i < FM_COUNT_OF(parts); i++) {
-        if (strlen(parts[i]) == len && strncmp(parts[i], text, len) == 0) {
-            split.part = parts[i];
-        }
-    }
-    const char *at = text + len;
-    if (!split.part) {
-        return false;
-    }
-    for (size_t i = 0; *at && i < 2; i++) {
-        if (*at++ != (i ? ':' : '[')) {
-            return false;
-        }
-        char *end = NULL;
-        size_t digits = strspn(at + (*at == '-'), "0123456789");
-        if (digits > 0 && digits <= 12) {
-            bounds[i] = strtoll(at, &end, 10);
-            given[i] = true;
-            at = end;
-            percent[i] = *at == '%';
-            at += percent[i];
-        }
-        if (i == 1 && strcmp(at, "]") != 0) {
-            return false;
-        }
-        if (i == 0 && *at != ':') {
-            return false;
-        }
-    }
-    if (given[0] && given[1] && percent[0] != percent[1]) {
-        return false;
-    }
-    split.percent = percent[0] || percent[1];
-    for (size_t i = 0; i < 2; i++) {
-        if (percent[i] && (bounds[i] < 0 || bounds[i] > 100)) {
-            return false;
-        }
-    }
-    split.from = bounds[0];
-    split.to = bounds[1];
-    split.open = !given[1];
-    *out = split;
-    return true;
-}
-
-static fm_status_t read_jsonl_form(const fm_wf_value_t *data,
-                                   const fm_wf_value_t *jsonl,
-                                   const fm_wf_source_t *source,
-                                   fm_wf_origin_t *out)
-{
-    out->path = fm_wf_get(jsonl, "path");
-    out->node = fm_wf_get(jsonl, "node");
-    if (!out->path == !out->node) {
-        return fail(source, jsonl, "data.jsonl; allowed: one of path, node");
-    }
-    if (out->path) {
-        return read_file_form(data, "jsonl", source, out);
-    }
-    out->form = FM_WF_FORM_NODE;
-    out->wants_export = true;
-    return FM_OK;
-}
-
-fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
-                              const fm_wf_source_t *source, fm_wf_origin_t *out)
-{
-    static const char *const reading[] = {"split", "test_fraction", "shuffle",
-                                          "seed",  "columns",       "chunk"};
-    static const char *const origins[] = {"items",    "prompts", "jsonl",
-                                          "template", "node",    "path"};
-    const fm_wf_value_t *kind = fm_wf_get(data, "type");
-    const char *type = fm_wf_str(kind);
-    size_t given = 0;
-    fm_wf_origin_t o = {.items = fm_wf_get(data, "items"),
-                        .path = fm_wf_get(data, "path"),
-                        .node = fm_wf_get(data, "node")};
-    fm_status_t rc = FM_OK;
-
-    o.items = o.items ? o.items : fm_wf_get(data, "prompts");
-    for (size_t i = 0; i < FM_COUNT_OF(origins); i++) {
-        given += fm_wf_get(data, origins[i]) != NULL;
-    }
-    given -= o.node && o.path; /* the path is one into the node's result */
-    if (given != 1 || (kind && !is_literal(kind))) {
-        return fail(source, data,
-                    "data says no origin, or more than one; allowed: one of "
-                    "items, prompts, path, node, jsonl, template");
-    }
-    const fm_wf_value_t *jsonl = fm_wf_get(data, "jsonl");
-    bool fits = true;
-    if (jsonl) {
-        fits = !type || strcmp(type, "jsonl") == 0;
-        rc = read_jsonl_form(data, jsonl, source, &o);
-    } else if (o.node) {
-        fits = !type || strcmp(type, "node") == 0;
-        o.form = FM_WF_FORM_NODE;
-        o.node_path = fm_wf_str(o.path);
-    } else if (o.path) {
-        fits = !type || (strcmp(type, "list") && strcmp(type, "node") &&
-                         strcmp(type, "graph_template"));
-        rc = fits ? read_file_form(data, type, source, &o) : FM_OK;
-    } else if (o.items) {
-        fits = !type || strcmp(type, "list") == 0;
-        o.form = FM_WF_FORM_LIST;
-    } else {
-        fits = !type || strcmp(type, "graph_template") == 0;
-        o.form = FM_WF_FORM_TEMPLATE;
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    if (!fits) {
-        return fail(source, kind, "data.type does not fit the other keys");
-    }
-    if (o.form == FM_WF_FORM_NODE && !is_literal(o.node)) {
-        return fail(source, o.node, "data.node is no literal node name");
-    }
-    if (o.form != FM_WF_FORM_FILE &&
-        !keys_only(data, reading, FM_COUNT_OF(reading), source,
-                   "records that are not read from a file")) {
-        return FM_ERR_INVALID;
-    }
-    *out = o;
-    return FM_OK;
-}
 
 static fm_status_t check_template(const fm_wf_value_t *template,
                                   const fm_wf_source_t *source)
@@ -232,21 +18,23 @@ static fm_status_t check_template(const fm_wf_value_t *template,
     const fm_wf_value_t *columns = fm_wf_get(template, "columns");
 
     if (!columns || columns->type != FM_JSON_ARRAY || !columns->count) {
-        return fail(source, columns ? columns : template,
-                    "template.columns; allowed: a list of {label, node, path}");
+        return fm_wf_fail_at(
+            source, columns ? columns : template,
+            "template.columns; allowed: a list of {label, node, path}");
     }
     for (size_t i = 0; i < columns->count; i++) {
         const fm_wf_value_t *column = columns->members[i].value;
         size_t known = 0;
         for (size_t k = 0; k < FM_COUNT_OF(keys); k++) {
             const fm_wf_value_t *value = fm_wf_get(column, keys[k]);
-            known += is_literal(value);
+            known += fm_wf_is_literal(value);
         }
         if (!fm_wf_get(column, "label") || !fm_wf_get(column, "node") ||
             known != column->count) {
-            return fail(source, column,
-                        "a template column; allowed: {label, node, path} of "
-                        "literal text");
+            return fm_wf_fail_at(
+                source, column,
+                "a template column; allowed: {label, node, path} of "
+                "literal text");
         }
     }
     return FM_OK;
@@ -265,28 +53,30 @@ static fm_status_t check_data(const fm_wf_value_t *tree, int task,
     fm_status_t rc = FM_OK;
 
     if (!data) {
-        return fail(source, tree, "this task type needs data");
+        return fm_wf_fail_at(source, tree, "this task type needs data");
     }
     if ((rc = fm_wf_origin_read(data, source, &origin)) < 0) {
         return rc;
     }
     for (size_t i = 0; columns && i < columns->count; i++) {
-        if (!is_literal(columns->members[i].value)) {
-            return fail(source, columns->members[i].value,
-                        "data.columns; allowed: names");
+        if (!fm_wf_is_literal(columns->members[i].value)) {
+            return fm_wf_fail_at(source, columns->members[i].value,
+                                 "data.columns; allowed: names");
         }
     }
     for (size_t i = 0; i < FM_COUNT_OF(literal); i++) {
         const fm_wf_value_t *name = fm_wf_get(data, literal[i]);
         name = name ? name : fm_wf_get(fm_wf_get(data, "jsonl"), literal[i]);
         if (name && fm_wf_ref_inside(fm_wf_str(name))) {
-            return fail(source, name, "a reference; allowed: literal text");
+            return fm_wf_fail_at(source, name,
+                                 "a reference; allowed: literal text");
         }
     }
     if (task == FM_WF_RETRIEVAL && origin.form != FM_WF_FORM_FILE) {
-        return fail(source, data,
-                    "data_retrieval reads a file; allowed: data.path with type "
-                    "jsonl, csv or text");
+        return fm_wf_fail_at(
+            source, data,
+            "data_retrieval reads a file; allowed: data.path with type "
+            "jsonl, csv or text");
     }
     return origin.form == FM_WF_FORM_TEMPLATE
                ? check_template(fm_wf_get(data, "template"), source)
@@ -340,19 +130,21 @@ static fm_status_t check_model(const fm_wf_value_t *tree,
     fm_digest_t digest;
 
     if (!model) {
-        return fail(source, tree, "this task type needs a model");
+        return fm_wf_fail_at(source, tree, "this task type needs a model");
     }
     if ((type && strcmp(type, is) != 0) || (node && identifier)) {
-        return fail(source, from,
-                    "model.source; allowed: {type: random}, {type: digest, "
-                    "identifier}, {type: node, node}");
+        return fm_wf_fail_at(
+            source, from,
+            "model.source; allowed: {type: random}, {type: digest, "
+            "identifier}, {type: node, node}");
     }
-    if (node && !is_literal(node)) {
-        return fail(source, node, "model.source.node is no literal node name");
+    if (node && !fm_wf_is_literal(node)) {
+        return fm_wf_fail_at(source, node,
+                             "model.source.node is no literal node name");
     }
     if (!node && fm_wf_get(from, "path")) {
-        return fail(source, fm_wf_get(from, "path"),
-                    "model.source.path goes with a node alone");
+        return fm_wf_fail_at(source, fm_wf_get(from, "path"),
+                             "model.source.path goes with a node alone");
     }
     if (identifier && !fm_wf_ref_is_whole(identifier->text) &&
         !fm_digest_parse(identifier->text, &digest)) {
@@ -378,9 +170,10 @@ static fm_status_t check_training(const fm_wf_value_t *tree,
     const fm_wf_value_t *steps = fm_wf_get(training, "steps");
 
     if (steps && fm_wf_get(training, "num_train_epochs")) {
-        return fail(source, steps,
-                    "training.steps with num_train_epochs; allowed: one of "
-                    "them");
+        return fm_wf_fail_at(
+            source, steps,
+            "training.steps with num_train_epochs; allowed: one of "
+            "them");
     }
     return FM_OK;
 }
@@ -394,15 +187,16 @@ static fm_status_t check_metrics(const fm_wf_value_t *tree,
     char hint[96];
 
     if (!metrics || metrics->type != FM_JSON_ARRAY || !metrics->count) {
-        return fail(source, metrics ? metrics : tree,
-                    "evaluate needs metrics: a list of loss, perplexity, "
-                    "preference_accuracy, exact_match");
+        return fm_wf_fail_at(
+            source, metrics ? metrics : tree,
+            "evaluate needs metrics: a list of loss, perplexity, "
+            "preference_accuracy, exact_match");
     }
     for (size_t i = 0; i < metrics->count; i++) {
         const fm_wf_value_t *metric = metrics->members[i].value;
         const char *name = fm_wf_str(metric);
         size_t k = 0;
-        while (name && k < FM_COUNT_OF(names) && strcmp(names[k], name)) {
+        while (name && k < FM_COUNT_OF(names) && strcmp(names[k], name) != 0) {
             k++;
         }
         if (!name || k == FM_COUNT_OF(names)) {
@@ -419,37 +213,22 @@ static fm_status_t check_metrics(const fm_wf_value_t *tree,
     return FM_OK;
 }
 
-/* A name inside a working directory: relative, no "..". */
-static bool name_is_inside(const char *name)
-{
-    if (!name || !*name || *name == '/') {
-        return false;
-    }
-    for (const char *at = name; *at;) {
-        size_t len = strcspn(at, "/");
-        if (len == 0 || (len == 1 && at[0] == '.') ||
-            (len == 2 && at[0] == '.' && at[1] == '.')) {
-            return false;
-        }
-        at += len + (at[len] == '/');
-    }
-    return true;
-}
-
 static fm_status_t check_inputs(const fm_wf_value_t *inputs,
                                 const fm_wf_source_t *source)
 {
     bool map = inputs->type == FM_JSON_OBJECT;
 
     if (!map && inputs->type != FM_JSON_ARRAY) {
-        return fail(source, inputs,
-                    "inputs; allowed: a list of paths, or {name: path, ${...} "
-                    "or {node, path}}");
+        return fm_wf_fail_at(
+            source, inputs,
+            "inputs; allowed: a list of paths, or {name: path, ${...} "
+            "or {node, path}}");
     }
     for (size_t i = 0; i < inputs->count; i++) {
         const fm_wf_member_t *input = &inputs->members[i];
         const char *text = fm_wf_str(input->value);
-        if (map ? !name_is_inside(input->key) : !is_literal(input->value)) {
+        if (map ? !fm_path_is_inside(input->key)
+                : !fm_wf_is_literal(input->value)) {
             return fm_wf_fail(source, input->line, input->column,
                               FM_ERR_INVALID, "input; allowed: %s",
                               map ? "a relative name without .."
@@ -462,9 +241,10 @@ static fm_status_t check_inputs(const fm_wf_value_t *inputs,
         bool path = text && *text &&
                     (fm_wf_ref_is_whole(text) || !fm_wf_ref_inside(text));
         if (!path && !node) {
-            return fail(source, input->value,
-                        "input; allowed: a literal local path, ${...} or "
-                        "{node, path}");
+            return fm_wf_fail_at(
+                source, input->value,
+                "input; allowed: a literal local path, ${...} or "
+                "{node, path}");
         }
     }
     return FM_OK;
@@ -480,15 +260,17 @@ static fm_status_t check_command(const fm_wf_value_t *tree,
     fm_status_t rc = FM_OK;
 
     if (!argv || argv->type != FM_JSON_ARRAY || !argv->count) {
-        return fail(source, argv ? argv : tree,
-                    "command; allowed: a list of arguments, the program "
-                    "first");
+        return fm_wf_fail_at(
+            source, argv ? argv : tree,
+            "command; allowed: a list of arguments, the program "
+            "first");
     }
     for (size_t i = 0; i < argv->count; i++) {
         if (!argv->members[i].value->text) {
-            return fail(source, argv->members[i].value,
-                        "an argument that is a list or a map; allowed: text, "
-                        "numbers");
+            return fm_wf_fail_at(
+                source, argv->members[i].value,
+                "an argument that is a list or a map; allowed: text, "
+                "numbers");
         }
     }
     for (size_t i = 0; env && i < env->count; i++) {
@@ -500,9 +282,9 @@ static fm_status_t check_command(const fm_wf_value_t *tree,
         }
     }
     for (size_t i = 0; outputs && i < outputs->count; i++) {
-        if (!name_is_inside(fm_wf_str(outputs->members[i].value))) {
-            return fail(source, outputs->members[i].value,
-                        "output; allowed: a relative name without ..");
+        if (!fm_path_is_inside(fm_wf_str(outputs->members[i].value))) {
+            return fm_wf_fail_at(source, outputs->members[i].value,
+                                 "output; allowed: a relative name without ..");
         }
     }
     if (inputs) {
@@ -515,32 +297,34 @@ static fm_status_t check_python(const fm_wf_value_t *tree,
                                 const fm_wf_source_t *source)
 {
     const fm_wf_value_t *code = fm_wf_get(tree, "code");
+    const char *text = fm_wf_str(code);
     bool path = code && code->type == FM_JSON_OBJECT && code->count == 1 &&
-                is_literal(fm_wf_get(code, "path"));
+                fm_wf_is_literal(fm_wf_get(code, "path"));
 
     const fm_wf_value_t *names[] = {fm_wf_get(tree, "entrypoint"),
                                     fm_wf_get(tree, "emits")};
     for (size_t i = 0; i < FM_COUNT_OF(names); i++) {
-        if (names[i] && !is_literal(names[i])) {
-            return fail(source, names[i], "a reference; allowed: literal text");
+        if (names[i] && !fm_wf_is_literal(names[i])) {
+            return fm_wf_fail_at(source, names[i],
+                                 "a reference; allowed: literal text");
         }
     }
-    return path || (fm_wf_str(code) && *code->text)
+    return path || (text && *text)
                ? FM_OK
-               : fail(source, code ? code : tree,
-                      "python needs code: text, or {path: file.py}");
+               : fm_wf_fail_at(source, code ? code : tree,
+                               "python needs code: text, or {path: file.py}");
 }
 
 static fm_status_t check_condition(const fm_wf_value_t *condition,
                                    const fm_wf_source_t *source)
 {
-    return is_literal(fm_wf_get(condition, "node")) &&
-                   is_literal(fm_wf_get(condition, "field")) &&
+    return fm_wf_is_literal(fm_wf_get(condition, "node")) &&
+                   fm_wf_is_literal(fm_wf_get(condition, "field")) &&
                    fm_wf_get(condition, "equals")
                ? FM_OK
-               : fail(source, condition,
-                      "condition; allowed: {node: NAME, field: "
-                      "items.0.output, equals: value}");
+               : fm_wf_fail_at(source, condition,
+                               "condition; allowed: {node: NAME, field: "
+                               "items.0.output, equals: value}");
 }
 
 static fm_status_t check_field(const fm_wf_member_t *field,
@@ -555,9 +339,9 @@ static fm_status_t check_field(const fm_wf_member_t *field,
     if (from && strcmp(from, "literal") == 0) {
         ok = literal && !key && value->count == 2;
     } else if (from && strcmp(from, "metadata") == 0) {
-        ok = is_literal(key) && value->count == 2;
+        ok = fm_wf_is_literal(key) && value->count == 2;
     } else if (from && strcmp(from, "output") == 0) {
-        ok = value->count == 1 || (is_literal(key) && value->count == 2);
+        ok = value->count == 1 || (fm_wf_is_literal(key) && value->count == 2);
     }
     return ok ? FM_OK
               : fm_wf_fail(source, field->line, field->column, FM_ERR_INVALID,
@@ -579,7 +363,7 @@ static fm_status_t check_export(const fm_wf_value_t *tree,
         return FM_OK;
     }
     if (!fields || fields->type != FM_JSON_OBJECT || !fields->count) {
-        return fail(source, export, "jsonl_export needs fields");
+        return fm_wf_fail_at(source, export, "jsonl_export needs fields");
     }
     for (size_t i = 0; i < fields->count && rc == FM_OK; i++) {
         rc = check_field(&fields->members[i], source);
@@ -587,8 +371,8 @@ static fm_status_t check_export(const fm_wf_value_t *tree,
     for (size_t i = 0; required && i < required->count && rc == FM_OK; i++) {
         const char *name = fm_wf_str(required->members[i].value);
         if (!name || !fm_wf_get(fields, name)) {
-            rc = fail(source, required->members[i].value,
-                      "required_fields; allowed: names of fields");
+            rc = fm_wf_fail_at(source, required->members[i].value,
+                               "required_fields; allowed: names of fields");
         }
     }
     return rc;

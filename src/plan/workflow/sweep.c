@@ -33,23 +33,11 @@ static fm_status_t add_axis(fm_workflow_t *wf, const fm_wf_member_t *member,
     const uint64_t *found = fm_strmap_get(wf->stage_names, stage);
     bool base = strcmp(stage, "spec") == 0;
     if (!found && !base) {
-        const char **names = fm_calloc(wf->stage_count + 1, sizeof(*names));
         char hint[192];
-        if (!names) {
-            return fm_no_memory(source->err);
-        }
-        for (size_t i = 0; i < wf->stage_count; i++) {
-            names[i] = wf->stages[i].name;
-        }
-        names[wf->stage_count] = "spec";
-        fm_status_t rc =
-            fm_wf_fail(source, member->line, member->column, FM_ERR_INVALID,
-                       "swept key %.80s: %s is no node of this workflow%s",
-                       member->key, stage,
-                       fm_wf_suggest(stage, names, wf->stage_count + 1, hint,
-                                     sizeof(hint)));
-        free(names);
-        return rc;
+        return fm_wf_fail(
+            source, member->line, member->column, FM_ERR_INVALID,
+            "swept key %.80s: %s is no node of this workflow%s", member->key,
+            stage, fm_wf_suggest_stage(wf, stage, "spec", hint, sizeof(hint)));
     }
     if (strcmp(dot + 1, "taskType") == 0) {
         return fm_wf_fail(source, member->line, member->column, FM_ERR_INVALID,
@@ -103,7 +91,7 @@ static void add_value_text(fm_buf_t *buf, const fm_wf_value_t *value,
         fm_buf_printf(buf, "#%zu", position);
         return;
     }
-    for (size_t i = 0; value->text[i] && i < VALUE_BYTES_MAX; i++) {
+    for (size_t i = 0; i < VALUE_BYTES_MAX && value->text[i]; i++) {
         char c = value->text[i];
         bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                     (c >= '0' && c <= '9') || strchr("._+-", c);

@@ -37,6 +37,12 @@ fm_status_t fm_wf_fail(const fm_wf_source_t *source, unsigned line,
                         column, text);
 }
 
+fm_status_t fm_wf_fail_at(const fm_wf_source_t *source, const fm_wf_value_t *at,
+                          const char *text)
+{
+    return fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID, "%s", text);
+}
+
 /* Edits (insert, delete, replace, swap of neighbours) from a to b, by rows:
  * optimal string alignment distance. */
 static size_t edit_distance(const char *a, const char *b)

@@ -58,6 +58,9 @@ typedef struct fm_wf_source {
 fm_status_t fm_wf_fail(const fm_wf_source_t *source, unsigned line,
                        unsigned column, fm_status_t status, const char *format,
                        ...) FM_PRINTF(5, 6);
+/** The same for a value that is not allowed: FM_ERR_INVALID. */
+fm_status_t fm_wf_fail_at(const fm_wf_source_t *source, const fm_wf_value_t *at,
+                          const char *text);
 /** "; did you mean X?" for the closest of the @p count names, or "". */
 const char *fm_wf_suggest(const char *found, const char *const *names,
                           size_t count, char *space, size_t bytes);

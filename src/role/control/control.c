@@ -380,6 +380,7 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
         opts->heartbeat_ns ? opts->heartbeat_ns : FM_NS_PER_S;
     control->silence_ns = opts->silence_ns ? opts->silence_ns : 5 * FM_NS_PER_S;
     control->instance = fm_journal_info(fabric->journal).instance;
+    control->tick_ns = fm_reactor_now_ns(reactor);
     if ((rc = fm_reactor_hook_add(reactor, FM_REACTOR_JOURNAL, journal_hook,
                                   control, err)) < 0 ||
         (rc = fm_reactor_hook_add(reactor, FM_REACTOR_SCHEDULE, schedule_hook,
@@ -424,6 +425,7 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
         fm_control_worker_fini(&control->workers[i]);
     }
     free(control->workers);
+    free(control->gone);
     free(control->expansions);
     free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {
@@ -463,4 +465,9 @@ size_t fm_control_worker_count(const fm_control_t *control)
         count += control->workers[i].state == WORKER_UP;
     }
     return count;
+}
+
+size_t fm_control_gone_count(const fm_control_t *control)
+{
+    return control->gone_count;
 }

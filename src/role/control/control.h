@@ -82,6 +82,9 @@ fm_fabric_t *fm_control_fabric(const fm_control_t *control);
 void fm_control_shutdown(fm_control_t *control, const char *reason);
 /** Workers that have joined and not left. */
 size_t fm_control_worker_count(const fm_control_t *control);
+/** Peers that left or were lost, whether they had joined or not, and have not
+ *  come back. */
+size_t fm_control_gone_count(const fm_control_t *control);
 /** True once nothing appended waits for the disk. */
 bool fm_control_settled(const fm_control_t *control);
 

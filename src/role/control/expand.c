@@ -398,7 +398,7 @@ static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
         fm_record_node_encode(&record, &buf);
         fm_control_record(control, FM_RECORD_SKIP, buf.data, buf.len);
         fm_buf_fini(&buf);
-    } else if ((rc = fm_control_stage(control, run, node, &work, &err)) < 0) {
+    } else if (fm_control_stage(control, run, node, &work, &err) < 0) {
         fm_control_node_fail(control, run, node, err.text);
     }
 out:

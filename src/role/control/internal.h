@@ -86,10 +86,14 @@ struct fm_control {
     struct worker *workers;
     size_t worker_count;
     size_t worker_capacity;
+    uint32_t *gone; /* [gone_count] peers that left or were lost */
+    size_t gone_count;
+    size_t gone_capacity;
     uint64_t lease_counter;
     bool place_wanted;
     uint64_t tick_timer;
-    uint64_t heartbeat_seq;
+    int64_t tick_ns; /* of the last tick */
+    uint64_t tick_count;
 
     /* expansion */
     struct expansion *expansions;

@@ -4,6 +4,7 @@
  * A lease is fenced by its number, which holds the instance: what an earlier
  * instance gave out can never be mistaken for ours.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,11 +100,39 @@ static void tell_owner(const fm_control_t *control, const struct worker *worker,
     }
 }
 
+static void note_gone(fm_control_t *control, uint32_t peer)
+{
+    fm_error_t err = {0};
+
+    for (size_t i = 0; i < control->gone_count; i++) {
+        if (control->gone[i] == peer) {
+            return;
+        }
+    }
+    if (fm_grow(&control->gone, &control->gone_capacity, control->gone_count,
+                sizeof(*control->gone), &err) < 0) {
+        fm_control_fatal(control, &err);
+        return;
+    }
+    control->gone[control->gone_count++] = peer;
+}
+
+static void note_back(fm_control_t *control, uint32_t peer)
+{
+    for (size_t i = 0; i < control->gone_count; i++) {
+        if (control->gone[i] == peer) {
+            control->gone[i] = control->gone[--control->gone_count];
+            return;
+        }
+    }
+}
+
 /* It is not coming back. */
 static void worker_gone(fm_control_t *control, struct worker *worker,
                         const char *why, fm_pool_lease_end_t how)
 {
     fm_control_lease_drop(control, worker, how);
+    note_gone(control, worker->peer);
     tell_owner(control, worker, false, why);
     fm_control_worker_fini(worker);
 }
@@ -112,6 +141,7 @@ static void worker_gone(fm_control_t *control, struct worker *worker,
 static void worker_silent(fm_control_t *control, struct worker *worker)
 {
     fm_control_lease_drop(control, worker, FM_POOL_END_FAULT);
+    note_gone(control, worker->peer);
     worker->state = WORKER_SILENT;
     tell_owner(control, worker, false, "silent");
 }
@@ -119,20 +149,27 @@ static void worker_silent(fm_control_t *control, struct worker *worker)
 void fm_control_tick(void *ctx)
 {
     fm_control_t *control = ctx;
+    fm_msg_t alive = {.type = FM_MSG_HEARTBEAT,
+                      .heartbeat.seq = ++control->tick_count};
     int64_t now = fm_reactor_now_ns(control->reactor);
-    fm_msg_t beat = {.type = FM_MSG_HEARTBEAT,
-                     .heartbeat = {.seq = ++control->heartbeat_seq}};
+    int64_t late = now - control->tick_ns - control->heartbeat_ns;
 
+    control->tick_ns = now;
     for (size_t i = 0; i < control->worker_count; i++) {
         struct worker *worker = &control->workers[i];
         if (worker->state != WORKER_UP) {
             continue;
         }
+        if (late > 0) {
+            /* we were stopped, or busy: nobody was silent that long, we
+             * did not listen */
+            worker->heard_ns += late;
+        }
         if (now - worker->heard_ns > control->silence_ns) {
             worker_silent(control, worker);
         } else {
             /* a full queue says as much as a beat: we are here */
-            (void)!fm_control_send(control, worker->peer, &beat, NULL);
+            (void)!fm_control_send(control, worker->peer, &alive, NULL);
         }
     }
     control->place_wanted = true; /* waiting batches age */
@@ -145,6 +182,8 @@ void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
 
     if (worker && !up) {
         worker_gone(control, worker, reason, FM_POOL_END_FAULT);
+    } else if (!up) {
+        note_gone(control, peer);
     }
 }
 
@@ -207,6 +246,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         fm_control_fatal(control, &err);
         return;
     }
+    note_back(control, peer);
     worker->heard_ns = fm_reactor_now_ns(control->reactor);
     fm_msg_t welcome = {
         .type = FM_MSG_WELCOME,
@@ -446,15 +486,24 @@ static void on_drain(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     }
 }
 
-/* BYE: a worker leaves.  in { reason }  out nothing */
+/* BYE: a worker leaves, or one that could not start.  in { reason }  out
+ *   nothing */
 static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
 {
+    const fm_control_events_t *events = &control->events;
     struct worker *worker = find_worker(control, peer);
+    char name[32];
 
     if (worker) {
         bool asked = control->closing || worker->draining;
         worker_gone(control, worker, msg->bye.reason,
                     asked ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
+        return;
+    }
+    note_gone(control, peer);
+    if (events->on_worker) {
+        (void)snprintf(name, sizeof(name), "of peer %u", peer);
+        events->on_worker(events->ctx, name, false, msg->bye.reason);
     }
 }
 
@@ -462,9 +511,12 @@ static const struct handler {
     fm_msg_type_t type;
     void (*handle)(fm_control_t *control, uint32_t peer, const fm_msg_t *msg);
 } handlers[] = {
-    {FM_MSG_HELLO, on_hello},           {FM_MSG_HEARTBEAT, on_heartbeat},
-    {FM_MSG_RESULT, on_result},         {FM_MSG_PROGRESS, on_progress},
-    {FM_MSG_CHECKPOINT, on_checkpoint}, {FM_MSG_DRAIN, on_drain},
+    {FM_MSG_HELLO, on_hello},
+    {FM_MSG_HEARTBEAT, on_heartbeat},
+    {FM_MSG_RESULT, on_result},
+    {FM_MSG_PROGRESS, on_progress},
+    {FM_MSG_CHECKPOINT, on_checkpoint},
+    {FM_MSG_DRAIN, on_drain},
     {FM_MSG_BYE, on_bye},
 };
 
@@ -483,6 +535,7 @@ void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
     if (!worker &&
         (worker = find_in_state(control, peer, WORKER_SILENT)) != NULL) {
         worker->state = WORKER_UP;
+        note_back(control, peer);
         control->place_wanted = true;
         tell_owner(control, worker, true, "heard again");
     }

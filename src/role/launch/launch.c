@@ -213,12 +213,31 @@ static void on_worker_end(void *ctx, fm_status_t status, const char *text)
     }
 }
 
-/* Stop once all is said and durable: everybody left, nothing waits. */
+static bool all_gone(const struct launch *launch)
+{
+    size_t workers =
+        launch->world.size > 1 ? launch->world.size - 1 : launch->worker_count;
+
+    return fm_control_gone_count(launch->control) >= workers;
+}
+
+/*
+ * Stop once all is said and durable: everybody left, nothing waits.  A rank
+ * that has yet to join is awaited as well: it would find rank 0 gone, call
+ * that a failure, and mpirun would report it for a run that went well.
+ */
 static size_t end_hook(void *ctx)
 {
     struct launch *launch = ctx;
 
+    if (!launch->leave_timer && all_gone(launch)) {
+        (void)fm_error_set(launch->err, FM_ERR_CLOSED,
+                           "no worker is left; the same command goes on where "
+                           "this one stopped");
+        finish(launch, "no worker is left");
+    }
     if (launch->leave_timer && fm_control_worker_count(launch->control) == 0 &&
+        (launch->world.size == 1 || all_gone(launch)) &&
         fm_control_settled(launch->control)) {
         fm_reactor_stop(launch->reactor);
     }
@@ -545,12 +564,11 @@ static fm_launch_outcome_t run_control(struct launch *launch, fm_error_t *err)
         fm_fabric_close(fabric);
         return outcome == FM_LAUNCH_DONE ? FM_LAUNCH_NO_FABRIC : outcome;
     }
-    fm_status_t rc = open_links(launch, err);
-    if (rc < 0) {
+    if (open_links(launch, err) < 0) {
         fm_fabric_close(fabric);
         return FM_LAUNCH_NO_FABRIC;
     }
-    if ((rc = open_control(launch, fabric, err)) < 0) {
+    if (open_control(launch, fabric, err) < 0) {
         return launch->control ? FM_LAUNCH_REFUSED : FM_LAUNCH_NO_FABRIC;
     }
     return run_to_end(launch, err);

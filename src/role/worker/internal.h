@@ -66,6 +66,10 @@ struct fm_worker {
     fm_link_t *link;
     uint32_t peer;
 
+    int64_t heard_ns;     /* of the control plane's last message */
+    int64_t beat_ns;      /* of our last heartbeat */
+    int64_t heartbeat_ns; /* between two of them */
+
     char *name;
     char *cell;
     char *host;
@@ -92,8 +96,7 @@ struct fm_worker {
     uint64_t drain_timer;
     char *drain_reason;
     uint64_t heartbeat_seq;
-    int64_t heard_ns; /* of the control plane's last message */
-    char **resident;  /* model digest texts */
+    char **resident; /* model digest texts */
     size_t resident_count;
 
     struct fm_worker_store *store;

@@ -27,9 +27,10 @@
 /* Of draining: what the executor gets to save a checkpoint; then SIGTERM, and
  * what is left until FM_WORKER_DRAIN_NS. */
 #define DRAIN_GRACE_NS (10 * FM_NS_PER_S)
-/* A control plane silent this long is gone: under mpirun --enable-recovery
- * nobody else ends a worker whose rank 0 died.  Far longer than a busy turn. */
-#define SILENCE_NS (30 * FM_NS_PER_S)
+/* A control plane that says nothing for this long is dead: where the MPI lets
+ * the other ranks of a dead one live, nobody else would tell us.  Longer than
+ * its own patience, so that a pause of it costs nobody. */
+#define CONTROL_SILENCE_NS (20 * FM_NS_PER_S)
 
 static fm_status_t executor_start(fm_worker_t *worker, fm_error_t *err);
 
@@ -147,9 +148,13 @@ void fm_worker_beat(fm_worker_t *worker)
                       .models = (const char *const *)worker->resident,
                       .model_count = worker->resident_count,
                       .memory_bytes = worker->memory_bytes}};
+    int64_t now = fm_reactor_now_ns(worker->reactor);
+    int64_t late = now - worker->beat_ns - worker->heartbeat_ns;
 
-    if (fm_reactor_now_ns(worker->reactor) - worker->heard_ns > SILENCE_NS) {
-        fm_worker_end(worker, FM_ERR_TIMEOUT, "the control plane is silent");
+    worker->heard_ns += late > 0 ? late : 0; /* we did not listen */
+    worker->beat_ns = now;
+    if (now - worker->heard_ns > CONTROL_SILENCE_NS) {
+        fm_worker_end(worker, FM_ERR_CLOSED, "the control plane is silent");
         return;
     }
     fm_worker_send(worker, &msg);
@@ -364,11 +369,11 @@ static void on_welcome(fm_worker_t *worker, fm_msg_t *msg)
 {
     fm_error_t err = {0};
 
+    worker->heartbeat_ns = (int64_t)msg->welcome.heartbeat_ms * FM_NS_PER_MS;
+    worker->beat_ns = worker->heard_ns;
     fm_reactor_timer_stop(worker->reactor, worker->heartbeat_timer);
-    if (fm_reactor_timer_start(
-            worker->reactor, 0,
-            (int64_t)msg->welcome.heartbeat_ms * FM_NS_PER_MS, beat, worker,
-            &worker->heartbeat_timer, &err) < 0) {
+    if (fm_reactor_timer_start(worker->reactor, 0, worker->heartbeat_ns, beat,
+                               worker, &worker->heartbeat_timer, &err) < 0) {
         fm_worker_end(worker, err.status, err.text);
     }
 }

@@ -4,6 +4,7 @@
  * What the parts of the supervisor share.
  *
  *   exec.c     lifecycle, pipes, deadlines, the end of a child
+ *   batch.c    a batch to its line, and the slots that await its replies
  *   message.c  lines to callbacks: every rule of the protocol
  *   spawn.c    fork and exec
  *   words.c    standard error: log file and last words
@@ -96,6 +97,14 @@ void fm_exec_words_add(words_t *words, const char *bytes, size_t len);
 /** The last words as one line of printable text. */
 void fm_exec_words_format(const words_t *words, char *text, size_t bytes);
 void fm_exec_words_close(words_t *words);
+
+/** The items of @p batch, sorted by index, each once; free() them. */
+fm_status_t fm_exec_batch_slots(const fm_exec_batch_t *batch,
+                                slot_t **slots_out, fm_error_t *err);
+/** The `run` line of @p batch: @p len_out bytes, the newline last and no NUL;
+ *  free() it. */
+fm_status_t fm_exec_batch_line(const fm_exec_batch_t *batch, char **line_out,
+                               size_t *len_out, fm_error_t *err);
 
 /** Handle one line (no newline).  A failure is a violation. */
 fm_status_t fm_exec_message(fm_exec_t *exec, const char *line, size_t len,

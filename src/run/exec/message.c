@@ -262,7 +262,7 @@ static fm_status_t error_parse(const fm_json_t *message, fm_exec_item_t *item,
 /* A path below the work directory: relative, no "..". */
 static bool path_inside(const char *path)
 {
-    if (!line_text(path, 4096) || path[0] == '/') {
+    if (!path || !line_text(path, 4096) || path[0] == '/') {
         return false;
     }
     for (const char *at = path; *at;) {

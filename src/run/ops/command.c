@@ -11,31 +11,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/path.h"
 #include "run/ops/internal.h"
 
 #define ARGS_MAX 4096
 #define FILE_BYTES_MAX ((size_t)1 << 30) /* staged through memory */
 #define STDOUT_BYTES_MAX ((size_t)16 << 20)
-
-/* Relative, every part a name: it cannot leave the work directory. */
-static bool name_safe(const char *name)
-{
-    if (!name || !*name || *name == '/' || strlen(name) > 1024) {
-        return false;
-    }
-    for (const char *at = name; *at;) {
-        size_t len = strcspn(at, "/");
-        if (len == 0 || (len == 1 && at[0] == '.') ||
-            (len == 2 && at[0] == '.' && at[1] == '.')) {
-            return false;
-        }
-        at += len;
-        if (*at == '/' && !*++at) {
-            return false;
-        }
-    }
-    return true;
-}
 
 static fm_status_t name_bad(fm_error_t *err, const char *what)
 {
@@ -182,7 +163,7 @@ static fm_status_t inputs_stage(fm_ops_run_t *run, const fm_json_t *inputs,
         char *path = fm_asprintf("%s/%s", workdir, name);
         if (!path) {
             rc = fm_no_memory(err);
-        } else if (!name_safe(name)) {
+        } else if (!fm_path_is_inside(name)) {
             rc = name_bad(err, "name");
         } else {
             rc = input_write(run, path, input, err);
@@ -227,7 +208,7 @@ static fm_status_t outputs_collect(fm_ops_run_t *run, const char *workdir,
         fm_digest_t digest;
         char *path = NULL;
 
-        if (!name_safe(name)) {
+        if (!fm_path_is_inside(name)) {
             rc = name_bad(err, "name");
         } else if (!(path = fm_asprintf("%s/%s", workdir, name))) {
             rc = fm_no_memory(err);

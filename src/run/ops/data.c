@@ -87,9 +87,6 @@ static fm_status_t part_choose(const char *part, double fraction, uint64_t seed,
 {
     bool test = strcmp(part, "test") == 0;
     size_t tests = (size_t)llround((double)choice->count * fraction);
-    size_t *order = NULL;
-    bool *in_test = NULL;
-    fm_status_t rc = FM_OK;
 
     if (strcmp(part, "all") == 0) {
         return FM_OK;
@@ -98,10 +95,12 @@ static fm_status_t part_choose(const char *part, double fraction, uint64_t seed,
         return fm_error_set(err, FM_ERR_INVALID,
                             "split.part: all, train or test is allowed");
     }
-    if (!(order = fm_calloc(choice->count + 1, sizeof(*order))) ||
-        !(in_test = fm_calloc(choice->count + 1, sizeof(*in_test)))) {
-        rc = fm_no_memory(err);
-        goto out;
+    size_t *order = fm_calloc(choice->count + 1, sizeof(*order));
+    bool *in_test = fm_calloc(choice->count + 1, sizeof(*in_test));
+    if (!order || !in_test) {
+        free(order);
+        free(in_test);
+        return fm_no_memory(err);
     }
     permute(seed, order, choice->count);
     for (size_t i = 0; i < tests && i < choice->count; i++) {
@@ -114,10 +113,9 @@ static fm_status_t part_choose(const char *part, double fraction, uint64_t seed,
         }
     }
     choice->count = kept;
-out:
     free(order);
     free(in_test);
-    return rc;
+    return FM_OK;
 }
 
 static fm_status_t shuffle(uint64_t seed, choice_t *choice, fm_error_t *err)

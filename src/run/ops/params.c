@@ -97,7 +97,7 @@ fm_status_t fm_ops_resolve(fm_cas_t *cas, const fm_json_t *value,
     }
     if (locator_text && fm_cas_locator_parse(locator_text, &locator)) {
         /* A hint: when it is stale the search below decides. */
-        rc = fm_cas_learn(cas, &digest, &locator, NULL);
+        (void)!fm_cas_learn(cas, &digest, &locator, NULL);
     }
     if (fm_cas_size(cas, &digest, NULL, &size) && size > OPS_VALUE_BYTES_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT,
