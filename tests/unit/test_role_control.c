@@ -44,7 +44,8 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
 {
     struct stage *stage = ctx;
 
-    CU_ASSERT(strncmp(name, "cell/w", 6) == 0);
+    CU_ASSERT(strncmp(name, "cell/w", 6) == 0 ||
+              strcmp(name, "of peer 1") == 0);
     stage->ups += up;
     stage->downs += !up;
     (void)snprintf(stage->why, sizeof(stage->why), "%s", why);
@@ -413,9 +414,27 @@ static void test_bad_messages(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(refusal(&stage, 0), "without a device"));
     peer_say(&stage.workers[0], &welcome);
     CU_ASSERT_PTR_NOT_NULL(strstr(refusal(&stage, 0), "not a worker's"));
-    bye(&stage, 0); /* of a stranger: nothing happens */
+
     CU_ASSERT(fm_control_worker_count(stage.control) == 0);
     join(&stage, 0);
+    answer(&stage, 0, take(&stage, 0));
+    wait_until(&stage, &stage.runs_ended, 1);
+    finish(&stage);
+}
+
+/* A worker that could not even start its executor. */
+static void test_bye_of_a_stranger(void)
+{
+    struct stage stage;
+
+    begin(&stage, ONE_NODE);
+    bye(&stage, 0);
+    wait_until(&stage, &stage.downs, 1);
+    CU_ASSERT_STRING_EQUAL(stage.why, "tired");
+    CU_ASSERT(fm_control_worker_count(stage.control) == 0);
+    CU_ASSERT(fm_control_gone_count(stage.control) == 1);
+    join(&stage, 0); /* a second try */
+    CU_ASSERT(fm_control_gone_count(stage.control) == 0);
     answer(&stage, 0, take(&stage, 0));
     wait_until(&stage, &stage.runs_ended, 1);
     finish(&stage);
@@ -642,6 +661,7 @@ int main(void)
         {"results not believed", test_results_not_believed},
         {"lies cost the lease", test_lies_cost_the_lease},
         {"bad messages", test_bad_messages},
+        {"bye of a stranger", test_bye_of_a_stranger},
         {"bye hands over", test_bye_hands_over},
         {"a drained worker gets nothing", test_drained_worker_gets_nothing},
         {"a drained bye is no fault", test_drained_bye_is_no_fault},
