@@ -23,7 +23,7 @@ libopenblas-dev       # matrix products of the CPU backend
 "
 FM_PACKAGES_run="
 openmpi-bin           # mpirun
-python3               # `python` operators
+python3               # operators of type python
 "
 FM_PACKAGES_test="
 libcunit1-dev         # CUnit: every C test program

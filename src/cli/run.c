@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -290,8 +291,25 @@ static bool parse_workers(const char *text, uint32_t *workers_out)
     return true;
 }
 
+static int exit_status(fm_launch_outcome_t outcome)
+{
+    switch (outcome) {
+    case FM_LAUNCH_DONE:
+        return FM_EXIT_OK;
+    case FM_LAUNCH_FAILED:
+    case FM_LAUNCH_INTERRUPTED:
+        return FM_EXIT_FAILED;
+    case FM_LAUNCH_REFUSED:
+        return FM_EXIT_USAGE;
+    case FM_LAUNCH_NO_FABRIC:
+        break;
+    }
+    return FM_EXIT_NO_FABRIC;
+}
+
 static int run_workflow(const fm_cli_args_t *args)
 {
+    bool unclean = false;
     struct run run = {
         .json = fm_cli_option(args, &fm_cli_run, "json") != NULL,
         .quiet = fm_cli_option(args, &fm_cli_run, "quiet") != NULL,
@@ -307,6 +325,7 @@ static int run_workflow(const fm_cli_args_t *args)
                    .on_worker = on_worker,
                    .ctx = &run},
         .on_end = on_end,
+        .unclean_out = &unclean,
         .ctx = &run,
     };
     fm_error_t err = {0};
@@ -319,18 +338,11 @@ static int run_workflow(const fm_cli_args_t *args)
     if (err.status < 0 && outcome != FM_LAUNCH_DONE) {
         (void)fm_cli_fail(0, "%s", err.text);
     }
-    switch (outcome) {
-    case FM_LAUNCH_DONE:
-        return FM_EXIT_OK;
-    case FM_LAUNCH_FAILED:
-    case FM_LAUNCH_INTERRUPTED:
-        return FM_EXIT_FAILED;
-    case FM_LAUNCH_REFUSED:
-        return FM_EXIT_USAGE;
-    case FM_LAUNCH_NO_FABRIC:
-        break;
+    if (unclean) {
+        (void)fflush(NULL);
+        _exit(exit_status(outcome));
     }
-    return FM_EXIT_NO_FABRIC;
+    return exit_status(outcome);
 }
 
 const fm_cli_command_t fm_cli_run = {

@@ -64,6 +64,13 @@ class Refusals(harness.Case):
         result = self.call("run", file, "--fabric", self.fabric, ranks=3,
                            status=2)
         self.assertRegex(result.err, where)
+        self.assertFalse(os.path.exists(self.fabric))
+        # found out late, when the other ranks have started: the same end
+        os.mkdir(self.path("absent.jsonl"))
+        self.refused("run", file, "--fabric", self.fabric, match=where)
+        result = self.call("run", file, "--fabric", self.fabric, ranks=3,
+                           status=2)
+        self.assertRegex(result.err, where)
 
     def test_usage(self):
         file = self.workflow("w", [{"name": "a", "spec": ECHO}])

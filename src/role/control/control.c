@@ -164,18 +164,18 @@ static void notices_drain(fm_control_t *control)
     }
 }
 
-/* Apply every record that is durable by now. */
-static void apply_durable(fm_control_t *control)
+/*
+ * Apply the records of a flush.  One appended while it was under way may be
+ * durable as well, but its outputs are not in the store yet: it is for the
+ * next flush, or a reader would find nothing and have it made again.
+ */
+static void apply_durable(fm_control_t *control, size_t count)
 {
-    uint64_t durable = fm_journal_durable_seq(control->fabric->journal);
     int64_t now = fm_reactor_now_ns(control->reactor);
     fm_error_t err = {0};
 
-    while (control->record_head < control->record_count) {
+    while (control->record_head < count) {
         struct pending_record *record = &control->records[control->record_head];
-        if (record->seq > durable) {
-            break;
-        }
         bool forget = record->type == FM_RECORD_FORGET;
         fm_status_t rc =
             fm_state_apply(control->fabric->state, record->type, record->bytes,
@@ -190,9 +190,12 @@ static void apply_durable(fm_control_t *control)
             fm_control_expand_scan(control);
         }
     }
-    if (control->record_head == control->record_count) {
-        control->record_head = control->record_count = 0;
-    }
+    /* while results keep coming, the next group is always there: without
+     * this the applied ones would pile up in front of it */
+    control->record_count -= control->record_head;
+    memmove(control->records, control->records + control->record_head,
+            control->record_count * sizeof(*control->records));
+    control->record_head = 0;
     control->place_wanted = true;
     notices_drain(control);
 }
@@ -207,13 +210,14 @@ static void flush_done(void *ctx, fm_status_t status, const fm_error_t *err)
         /* nothing is lost: the journal has these bytes as well */
         fm_log(FM_LOG_WARN, "store: %s", flush->store_error.text);
     }
+    size_t count = flush->count;
     free(flush->records);
     free(flush);
     if (status < 0) {
         fm_control_fatal(control, err);
         return;
     }
-    apply_durable(control);
+    apply_durable(control, count);
 }
 
 /* End of turn: send what was appended to the disk. */

@@ -13,15 +13,42 @@
 #include "base/mem.h"
 #include "role/control/internal.h"
 
+/* Marks: a node is expanded once, and loaded and queued once at a time. */
+enum mark { MARK_RESULT, MARK_STAGED, MARK_LOADING, MARK_QUEUED };
+
+static fm_digest_t node_as_digest(uint32_t run, uint32_t node, enum mark mark)
+{
+    fm_digest_t digest = {{0}};
+
+    memcpy(digest.bytes, &node, sizeof(node));
+    memcpy(digest.bytes + 4, &run, sizeof(run));
+    digest.bytes[8] = (uint8_t)mark;
+    return digest;
+}
+
+/* True when the mark is new. */
+static bool mark_set(fm_control_t *control, uint32_t run, uint32_t node,
+                     enum mark mark)
+{
+    fm_digest_t key = node_as_digest(run, node, mark);
+    fm_error_t err = {0};
+
+    if (fm_map_get(control->marks, &key)) {
+        return false;
+    }
+    if (fm_map_put(control->marks, &key, 1, &err) < 0) {
+        fm_control_fatal(control, &err);
+        return false;
+    }
+    return true;
+}
+
 void fm_control_expand_later(fm_control_t *control, uint32_t run, uint32_t node)
 {
     fm_error_t err = {0};
 
-    for (size_t i = 0; i < control->expansion_count; i++) {
-        if (control->expansions[i].run == run &&
-            control->expansions[i].node == node) {
-            return;
-        }
+    if (!mark_set(control, run, node, MARK_QUEUED)) {
+        return;
     }
     if (fm_grow(&control->expansions, &control->expansion_capacity,
                 control->expansion_count, sizeof(*control->expansions),
@@ -79,36 +106,6 @@ static void wait_for_load(fm_control_t *control, uint32_t run, uint32_t node)
 }
 
 /* --- results of upstream nodes -------------------------------------------- */
-
-/* Marks: a node is expanded once, and loaded once at a time. */
-enum mark { MARK_RESULT, MARK_STAGED, MARK_LOADING };
-
-static fm_digest_t node_as_digest(uint32_t run, uint32_t node, enum mark mark)
-{
-    fm_digest_t digest = {{0}};
-
-    memcpy(digest.bytes, &node, sizeof(node));
-    memcpy(digest.bytes + 4, &run, sizeof(run));
-    digest.bytes[8] = (uint8_t)mark;
-    return digest;
-}
-
-/* True when the mark is new. */
-static bool mark_set(fm_control_t *control, uint32_t run, uint32_t node,
-                     enum mark mark)
-{
-    fm_digest_t key = node_as_digest(run, node, mark);
-    fm_error_t err = {0};
-
-    if (fm_map_get(control->marks, &key)) {
-        return false;
-    }
-    if (fm_map_put(control->marks, &key, 1, &err) < 0) {
-        fm_control_fatal(control, &err);
-        return false;
-    }
-    return true;
-}
 
 static struct node_result *result_get(const fm_control_t *control, uint32_t run,
                                       uint32_t node)
@@ -417,6 +414,9 @@ size_t fm_control_expand_all(fm_control_t *control)
     control->expansions = NULL;
     control->expansion_count = control->expansion_capacity = 0;
     for (size_t i = 0; i < count; i++) {
+        fm_digest_t queued =
+            node_as_digest(list[i].run, list[i].node, MARK_QUEUED);
+        (void)fm_map_remove(control->marks, &queued);
         expand_one(control, list[i].run, list[i].node);
     }
     free(list);

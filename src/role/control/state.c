@@ -46,14 +46,21 @@ void fm_state_run_destroy(fm_run_t *run)
     free(run);
 }
 
+/* Faults of the platform that fail an item.  Nothing pauses between two of
+ * them, so a full disk must not be met a thousand times before anybody hears
+ * of it; the loss of this many executors or workers under one item is beyond
+ * what killing and preemption do.  Drained leases are not counted. */
+#define INFRA_FAULTS_MAX 20u
+
 fm_status_t fm_state_create(const char *numerics, fm_state_t **state_out,
                             fm_error_t *err)
 {
+    fm_pool_options_t pool = {.max_infra = INFRA_FAULTS_MAX};
     fm_state_t *state = fm_calloc(1, sizeof(*state));
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
     if (!state || !(state->numerics = fm_strdup(numerics)) ||
-        !(state->pool = fm_pool_create(NULL)) ||
+        !(state->pool = fm_pool_create(&pool)) ||
         !(state->cost = fm_cost_create()) ||
         !(state->lease_index = fm_map_create()) ||
         !(state->batch_index = fm_map_create()) ||

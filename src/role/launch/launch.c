@@ -6,6 +6,7 @@
  */
 #include "role/launch/launch.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ struct launch {
     uint32_t run;
     bool ended;       /* the run reached an end state */
     bool interrupted; /* a signal asked us to stop */
+    bool unclean;     /* MPI was not finalised */
     fm_status_t worker_status;
     fm_error_t *err;
     uint64_t leave_timer;
@@ -77,6 +79,28 @@ static char *beside(const char *file, const char *path)
         return fm_strdup(path);
     }
     return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
+}
+
+/* What the workflow reads must be there before anything else is touched. */
+static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
+{
+    size_t count = fm_workflow_file_count(launch->workflow);
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
+        char *path = beside(launch->opts->file, file->path);
+        if (!path) {
+            rc = fm_no_memory(err);
+        } else if (access(path, R_OK) != 0) {
+            rc = fm_error_set_errno(err, FM_ERR_NOT_FOUND, errno, "read %s",
+                                    path);
+            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
+                          file->column);
+        }
+        free(path);
+    }
+    return rc;
 }
 
 /* Put the files that the workflow reads into the store. */
@@ -456,9 +480,9 @@ static void launch_fini(struct launch *launch)
     free(launch->dir);
     free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
-        /* finalising beside a dead rank may hang; all is flushed */
-        (void)fflush(NULL);
-        _exit(launch->err->status < 0 ? 1 : 0);
+        /* finalising beside a dead rank may hang: the caller is to say what
+         * there is to say and leave without the handlers of exit() */
+        launch->unclean = true;
     }
 }
 
@@ -532,7 +556,7 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
 {
     fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
 
-    if (read_workflow(launch, err) < 0) {
+    if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
         return FM_LAUNCH_REFUSED;
     }
     if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
@@ -618,5 +642,8 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
                                          : run_worker(&launch, err);
     }
     launch_fini(&launch);
+    if (opts->unclean_out) {
+        *opts->unclean_out = launch.unclean;
+    }
     return outcome;
 }

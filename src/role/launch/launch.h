@@ -29,6 +29,9 @@ typedef struct fm_launch_options {
     /** After the end, with the fabric still open: report. */
     void (*on_end)(void *ctx, fm_fabric_t *fabric, const fm_run_t *run,
                    double seconds);
+    /** [out] may be NULL.  True: MPI could not be finalised beside a dead
+     *  rank; leave with _exit(), since exit() may hang. */
+    bool *unclean_out;
 } fm_launch_options_t;
 
 /** How a launch ended; also what on_end saw. */

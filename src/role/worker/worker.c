@@ -454,7 +454,10 @@ static void on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
     fm_worker_t *worker = ctx;
 
     if (peer == worker->peer && !up) {
-        fm_worker_end(worker, FM_ERR_CLOSED, reason);
+        /* one that closes without a WELCOME has refused what it was to run,
+         * and says so itself */
+        fm_worker_end(worker, worker->heartbeat_timer ? FM_ERR_CLOSED : FM_OK,
+                      reason);
     }
 }
 

@@ -211,8 +211,33 @@ static fm_status_t pending_add(fm_cas_t *cas, const fm_cas_part_t *part,
     return FM_OK;
 }
 
+/* True when a sealed copy reads back whole; one that does not is dropped from
+ * the index.  Without this look, what is made again because its only copy is
+ * damaged would be taken for known, and be lost again. */
+static bool copy_whole(fm_cas_t *cas, const fm_cas_entry_t *entry,
+                       const fm_digest_t *digest)
+{
+    uint32_t segment = entry->segment;
+    uint64_t address = entry->address;
+    uint64_t length = entry->length;
+    uint8_t *data = fm_malloc(length ? (size_t)length : 1);
+    int fd = -1;
+    fm_status_t rc =
+        data ? fm_cas_segment_fd(cas, segment, &fd, NULL) : FM_ERR_NO_MEMORY;
+
+    if (rc >= 0) {
+        rc = fm_cas_copy_read(cas, fd, digest, address, length, data, NULL);
+    }
+    free(data);
+    if (rc < 0 && rc != FM_ERR_NOT_FOUND) {
+        (void)fm_cas_index_remove(cas, digest, segment);
+    }
+    return rc >= 0;
+}
+
 /* A copy that makes another one needless: not for a tensor whose only copies
- * have no shape.  Looking marks it as used, and finds out if it is gone. */
+ * have no shape.  Looking marks it as used, and finds out if it is gone or
+ * damaged. */
 static bool present(fm_cas_t *cas, const fm_cas_part_t *part)
 {
     const fm_cas_entry_t *entry = NULL;
@@ -221,7 +246,8 @@ static bool present(fm_cas_t *cas, const fm_cas_part_t *part)
                         ? fm_cas_index_find_tensor(cas, &part->row.digest)
                         : fm_cas_index_find(cas, &part->row.digest))) {
         if (entry->segment == FM_CAS_NONE ||
-            fm_cas_segment_freshen(cas, entry->segment)) {
+            (fm_cas_segment_freshen(cas, entry->segment) &&
+             copy_whole(cas, entry, &part->row.digest))) {
             return true;
         }
     }
