@@ -445,6 +445,51 @@ static void test_out_of_memory(void)
     pool = NULL;
 }
 
+/* P10: what failed once never shares a batch again. */
+static void test_suspects_go_alone(void)
+{
+    fm_pool_lease_info_t info;
+
+    start();
+    CU_ASSERT(submit("a", 0, 1) == FM_OK && submit("a", 0, 1) == FM_OK);
+    CU_ASSERT(expand(0, 0, 1, 4) == FM_OK);
+    CU_ASSERT(lease(1, 8) == FM_OK);
+    CU_ASSERT(expand(1, 0, 11, 4) == FM_OK); /* fresh work in between */
+    for (uint32_t i = 0; i < 4; i++) {       /* one of them killed them all */
+        CU_ASSERT(result(lease_number, i, 1 + i, FM_POOL_TASK_ERROR) == FM_OK);
+    }
+    uint32_t alone = 0;
+    uint32_t failures = 0;
+    uint32_t fresh = 0;
+    for (uint32_t worker = 2; fm_pool_batch_count(pool) > 0; worker++) {
+        CU_ASSERT_FATAL(lease(worker, 8) == FM_OK);
+        CU_ASSERT_FATAL(fm_pool_lease_get(pool, lease_number, &info));
+        bool suspect = false;
+        for (uint32_t i = 0; i < info.items; i++) {
+            fm_pool_ref_t ref;
+            CU_ASSERT_FATAL(fm_pool_lease_item(pool, lease_number, i, &ref));
+            suspect =
+                suspect || item(ref.workflow, ref.node, ref.item).attempts > 0;
+        }
+        CU_ASSERT(!suspect || info.items == 1);
+        alone += suspect;
+        fresh += suspect ? 0 : info.items;
+        for (uint32_t i = 0; i < info.items; i++) {
+            fm_pool_ref_t ref;
+            CU_ASSERT_FATAL(fm_pool_lease_item(pool, lease_number, i, &ref));
+            bool poison = ref.workflow == 0 && ref.item == 2;
+            uint32_t key = ref.workflow ? 11 + ref.item : 1 + ref.item;
+            failures += poison;
+            CU_ASSERT(result(lease_number, i, key,
+                             poison ? FM_POOL_TASK_ERROR : FM_POOL_OK) ==
+                      FM_OK);
+        }
+    }
+    CU_ASSERT(alone == 5 && failures == 2 && fresh == 4);
+    CU_ASSERT(node_state(0, 0) == FM_POOL_FAILED);
+    CU_ASSERT(node_state(1, 0) == FM_POOL_DONE);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -455,6 +500,7 @@ int main(void)
         {"replayed attempts", test_replayed_attempts_count},
         {"forget", test_forget_reopens},
         {"order", test_order},
+        {"suspects go alone", test_suspects_go_alone},
         {"follower's deadline", test_follower_brings_its_deadline},
         {"memory", test_memory},
         {"out of memory", test_out_of_memory},

@@ -304,6 +304,8 @@ static void do_lease(struct model *m)
                 break;
             }
         }
+        /* what has failed before goes alone (P10) */
+        CU_ASSERT(key < KEYS && (m->key_attempts[key] == 0 || info.items == 1));
         /* never two leaders for one key */
         CU_ASSERT_FATAL(key < KEYS && m->key_state[key] == K_READY);
         const struct m_item *item = &m->items[leader_of(m, key)];

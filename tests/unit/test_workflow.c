@@ -178,6 +178,10 @@ static const struct {
     {HEAD "  taskType: sft\n  model: {config: {hidden_size: 12}}\n"
           "  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:33: hidden_size is 12; allowed: a multiple"},
+    {HEAD "  taskType: sft\n  model: {config: {initializer_range: 0.05}}\n"
+          "  data: {items: [a]}\n",
+     FM_ERR_INVALID,
+     "t.yaml:4:39: model.config.initializer_range is 0.05; allowed: 0.02"},
     {HEAD "  taskType: sft\n  model: \"${a.items}\"\n  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:10: model is "},
     {HEAD "  taskType: echo\n  checkpoint: {load: {}}\n  data: {items: []}\n",

@@ -291,6 +291,10 @@ static fm_status_t lease_apply(fm_pool_t *pool, const fm_pool_event_t *event,
             break;
         }
         struct work *work = work_at(pool, id);
+        bool suspect = work->attempts > 0; /* P10: it goes alone */
+        if (suspect && lease->count > 0) {
+            break;
+        }
         struct tenant *tenant =
             &pool->tenants[pool->batches[batch].groups[work->group].tenant];
         if (tenant->served > pool->served) {
@@ -304,6 +308,9 @@ static fm_status_t lease_apply(fm_pool_t *pool, const fm_pool_event_t *event,
         lease->slots[lease->count++] = id;
         lease->amount += (double)work->amount;
         pool->totals.leased_work++;
+        if (suspect) {
+            break;
+        }
     }
     lease->open = lease->live = lease->count;
     return FM_OK;
@@ -406,7 +413,8 @@ static void work_retry(fm_pool_t *pool, uint32_t id, fm_pool_outcome_t outcome)
         } else if (outcome == FM_POOL_INFRA_ERROR) {
             pool->totals.retried_infra++;
         }
-        fm_pool_ready_push(pool, id, true);
+        /* a suspect waits for its batch mates to clear themselves (P10) */
+        fm_pool_ready_push(pool, id, work->attempts == 0);
     }
 }
 

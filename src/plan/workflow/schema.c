@@ -208,6 +208,11 @@ static fm_status_t check_value(const struct check *c, const fm_wf_key_t *key,
     }
     if ((key->type == FM_WF_INT || key->type == FM_WF_REAL)) {
         double number = fm_json_real_or(json, 0);
+        if (number != key->min && key->min >= key->max) {
+            return fm_wf_fail(c->source, line, column, FM_ERR_INVALID,
+                              "%s%s%s is %.15g; allowed: %.16g", c->path, dot,
+                              key->name, number, key->min);
+        }
         if (!(number >= key->min && number <= key->max)) {
             return fm_wf_fail(c->source, line, column, FM_ERR_INVALID,
                               "%s%s%s is %.15g; allowed: %.16g to %.16g",

@@ -114,7 +114,8 @@ static const fm_wf_key_t config_keys[] = {
     {REAL("rope_theta", 1, 1e12), .fallback = "10000.0"},
     {REAL("rms_norm_eps", 1e-12, 1), .fallback = "1e-05"},
     {BOOL("tie_word_embeddings"), .fallback = "false"},
-    {REAL("initializer_range", 1e-6, 10), .fallback = "0.02"},
+    /* the one that src/run/ops draws weights with: part of a model's name */
+    {REAL("initializer_range", 0.02, 0.02), .fallback = "0.02"},
 };
 TABLE(fm_wf_model_config, "model.config", config_keys);
 

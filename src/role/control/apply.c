@@ -352,7 +352,8 @@ static void learn(fm_state_t *state, const fm_record_result_t *record,
     fm_run_t *run = fm_state_run(state, entry->workflow);
 
     if (!run || entry->node >= run->node_count || ok_count == 0 ||
-        ok_count != record->count || !run->vectors[entry->node]) {
+        ok_count != record->count || !run->vectors[entry->node] ||
+        !run->vectors[entry->node]->params) { /* not whole */
         return;
     }
     const fm_workflow_node_t *node =

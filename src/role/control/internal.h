@@ -47,6 +47,7 @@ struct worker {
     fm_digest_t *resident; /* [resident_count] */
     size_t resident_count;
     struct lease *lease; /* NULL: idle */
+    bool draining;       /* takes no more; what it gives back was not run */
     int64_t heard_ns;    /* monotonic, of its last message */
 };
 

@@ -99,6 +99,11 @@ static void fill_batch(const fm_control_t *control, const fm_pool_batch_t *from,
     }
 }
 
+static bool takes_work(const struct worker *worker)
+{
+    return worker->state == WORKER_UP && !worker->draining;
+}
+
 static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
                         int64_t wall, fm_sched_worker_t *to)
 {
@@ -145,7 +150,7 @@ static fm_status_t input_make(const fm_control_t *control, struct input *input,
         fill_batch(control, &batches[i], &input->batches[i], &input->models[i]);
     }
     for (size_t i = 0; i < control->worker_count; i++) {
-        if (control->workers[i].state == WORKER_UP) {
+        if (takes_work(&control->workers[i])) {
             input->worker_index[input->worker_count] = (uint32_t)i;
             fill_worker(&control->workers[i], (uint32_t)i, now, wall,
                         &input->workers[input->worker_count++]);
@@ -274,6 +279,9 @@ static bool place_one(fm_control_t *control, const struct input *input,
         return false;
     }
     worker->lease = lease;
+    /* the pool gave less than was decided (P10): decide anew for the rest */
+    control->place_wanted =
+        control->place_wanted || lease->count < choice->size;
     if (lease_send(control, worker, lease, &choice->terms, info, &err) < 0) {
         fm_control_lease_drop(control, worker, FM_POOL_END_DRAINED);
         return false;
@@ -292,8 +300,8 @@ size_t fm_control_place(fm_control_t *control)
     bool idle = false;
 
     for (size_t i = 0; i < control->worker_count; i++) {
-        idle = idle || (control->workers[i].state == WORKER_UP &&
-                        !control->workers[i].lease);
+        idle = idle ||
+               (takes_work(&control->workers[i]) && !control->workers[i].lease);
     }
     if (!idle || input.batch_count == 0) {
         return 0;

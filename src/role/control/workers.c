@@ -474,6 +474,18 @@ static void on_result(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     }
 }
 
+/* DRAIN: a worker takes no more.  in { reason, grace_ns }  out nothing */
+static void on_drain(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
+{
+    struct worker *worker = find_worker(control, peer);
+
+    (void)msg;
+    if (worker) {
+        worker->draining = true;
+        control->place_wanted = true; /* others may have waited for it */
+    }
+}
+
 /* BYE: a worker leaves, or one that could not start.  in { reason }  out
  *   nothing */
 static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
@@ -483,8 +495,9 @@ static void on_bye(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     char name[32];
 
     if (worker) {
+        bool asked = control->closing || worker->draining;
         worker_gone(control, worker, msg->bye.reason,
-                    control->closing ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
+                    asked ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT);
         return;
     }
     note_gone(control, peer);
@@ -498,9 +511,13 @@ static const struct handler {
     fm_msg_type_t type;
     void (*handle)(fm_control_t *control, uint32_t peer, const fm_msg_t *msg);
 } handlers[] = {
-    {FM_MSG_HELLO, on_hello},           {FM_MSG_HEARTBEAT, on_heartbeat},
-    {FM_MSG_RESULT, on_result},         {FM_MSG_PROGRESS, on_progress},
-    {FM_MSG_CHECKPOINT, on_checkpoint}, {FM_MSG_BYE, on_bye},
+    {FM_MSG_HELLO, on_hello},
+    {FM_MSG_HEARTBEAT, on_heartbeat},
+    {FM_MSG_RESULT, on_result},
+    {FM_MSG_PROGRESS, on_progress},
+    {FM_MSG_CHECKPOINT, on_checkpoint},
+    {FM_MSG_DRAIN, on_drain},
+    {FM_MSG_BYE, on_bye},
 };
 
 void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,

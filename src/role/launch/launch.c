@@ -22,8 +22,9 @@
 #include "site/topo/topo.h"
 
 #define DIR_BYTES 4096
-/* After the end, workers get this long to say goodbye. */
-#define LEAVE_NS (5 * FM_NS_PER_S)
+/* After the end, workers get this long to say goodbye: what they take to stop
+ * a batch with a checkpoint, and some. */
+#define LEAVE_NS (FM_WORKER_DRAIN_NS + 3 * FM_NS_PER_S)
 #define EMBEDDED_WORKERS_MAX 256u
 
 struct launch {
@@ -205,6 +206,10 @@ static void on_signal(void *ctx, int signo)
 {
     struct launch *launch = ctx;
 
+    if (launch->interrupted && signo == SIGINT) {
+        fm_reactor_stop(launch->reactor); /* somebody does not want to wait */
+        return;
+    }
     launch->interrupted = true;
     (void)fm_error_set(launch->err, FM_ERR_CANCELLED,
                        "stopped by signal %d; the same command goes on where "
@@ -212,6 +217,8 @@ static void on_signal(void *ctx, int signo)
                        signo);
     if (launch->control) {
         finish(launch, "interrupted");
+    } else if (launch->workers && launch->workers[0]) {
+        fm_worker_drain(launch->workers[0], "interrupted");
     } else {
         fm_reactor_stop(launch->reactor);
     }
@@ -280,8 +287,32 @@ static fm_status_t watch_signals(struct launch *launch, fm_error_t *err)
 /* What an executor is started with. */
 struct command_line {
     const char *argv[ARGV_MAX];
-    char *storage; /* what argv points into */
+    char *paths[ARGV_MAX]; /* owned, NULL where argv is storage */
+    char *storage;         /* what the other words point into */
 };
+
+static void command_line_fini(struct command_line *line)
+{
+    for (size_t i = 0; i < ARGV_MAX; i++) {
+        free(line->paths[i]);
+    }
+    free(line->storage);
+}
+
+/* An executor runs in a directory of its own: a word that names a file here
+ * is made absolute.  A program without a slash is looked up in PATH. */
+static void word_resolve(struct command_line *line, size_t index)
+{
+    const char *word = line->argv[index];
+
+    if (*word == '/' || *word == '-' || (index == 0 && !strchr(word, '/'))) {
+        return;
+    }
+    line->paths[index] = realpath(word, NULL);
+    if (line->paths[index]) {
+        line->argv[index] = line->paths[index];
+    }
+}
 
 /* The command given, split at blanks, or the engine beside this program. */
 static fm_status_t command_line(const struct launch *launch, const char *writer,
@@ -308,11 +339,11 @@ static fm_status_t command_line(const struct launch *launch, const char *writer,
     }
     for (char *word = strtok_r(line->storage, " ", &save);
          word && count < ARGV_MAX - 1; word = strtok_r(NULL, " ", &save)) {
-        line->argv[count++] = word;
+        line->argv[count] = word;
+        word_resolve(line, count++);
     }
     line->argv[count] = NULL;
     if (count == 0) {
-        free(line->storage);
         return fm_error_set(err, FM_ERR_INVALID, "--executor is empty");
     }
     return FM_OK;
@@ -338,12 +369,15 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
     struct command_line line = {0};
     char name[32];
     char writer[FM_CAS_WRITER_BYTES_MAX + 1];
+    char own_writer[FM_CAS_WRITER_BYTES_MAX + 1];
 
     (void)snprintf(name, sizeof(name), "w%u", number);
     (void)snprintf(writer, sizeof(writer), "%.24s-%ld-w%u", host->host_name,
                    (long)getpid(), number);
+    (void)snprintf(own_writer, sizeof(own_writer), "%.57s-files", writer);
     fm_status_t rc = command_line(launch, writer, &line, err);
     if (rc < 0) {
+        command_line_fini(&line);
         return rc;
     }
     char *log = fm_asprintf("%s/logs/%s.log", launch->dir, writer);
@@ -351,6 +385,7 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
         .name = name,
         .host = host->host_name,
         .fabric_dir = launch->dir,
+        .writer = own_writer,
         .executor_argv = line.argv,
         .log_path = log,
         .device_kind = "cpu",
@@ -363,7 +398,7 @@ static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
         .ctx = launch,
     };
     rc = fm_worker_open(launch->reactor, link, &opts, worker_out, err);
-    free(line.storage);
+    command_line_fini(&line);
     free(log);
     return rc;
 }

@@ -17,7 +17,7 @@
 #define FLUSH_ITEMS 1024u
 #define FLUSH_BYTES ((size_t)4 << 20)
 
-static void item_fini(struct pending_item *item)
+void fm_worker_item_fini(struct pending_item *item)
 {
     free(item->kind);
     free(item->bytes);
@@ -25,29 +25,58 @@ static void item_fini(struct pending_item *item)
     free(item->error);
 }
 
+static void objects_clear(struct pending_objects *objects)
+{
+    for (size_t i = 0; i < objects->count; i++) {
+        free((char *)(uintptr_t)objects->list[i].locator);
+    }
+    objects->count = 0;
+}
+
+void fm_worker_objects_fini(struct pending_objects *objects)
+{
+    objects_clear(objects);
+    free(objects->list);
+}
+
 static void results_clear(struct batch *batch)
 {
     for (size_t i = 0; i < batch->item_count; i++) {
-        item_fini(&batch->items[i]);
+        fm_worker_item_fini(&batch->items[i]);
     }
-    for (size_t i = 0; i < batch->object_count; i++) {
-        free((char *)(uintptr_t)batch->objects[i].locator);
-    }
+    objects_clear(&batch->objects);
     batch->item_count = 0;
     batch->item_bytes = 0;
-    batch->object_count = 0;
+}
+
+/* The executor has it, or never will. */
+static void input_clear(struct batch *batch)
+{
+    for (size_t i = 0; batch->values && i < batch->value_count; i++) {
+        fm_json_drop(batch->values[i]);
+    }
+    free(batch->values);
+    batch->values = NULL;
+    batch->value_count = 0;
+    batch->params = fm_json_drop(batch->params);
+    batch->hints = fm_json_drop(batch->hints);
+    if (batch->msg.type) {
+        fm_msg_fini(&batch->msg);
+        memset(&batch->msg, 0, sizeof(batch->msg));
+    }
 }
 
 void fm_worker_batch_fini(struct batch *batch)
 {
+    input_clear(batch);
     results_clear(batch);
     free(batch->open);
     free(batch->items);
-    free(batch->objects);
+    free(batch->objects.list);
     memset(batch, 0, sizeof(*batch));
 }
 
-void fm_worker_batch_flush(fm_worker_t *worker, bool final)
+static void flush(fm_worker_t *worker, bool final)
 {
     struct batch *batch = &worker->batch;
     int64_t now = fm_clock_mono_ns();
@@ -79,8 +108,8 @@ void fm_worker_batch_flush(fm_worker_t *worker, bool final)
                                .instance = batch->instance,
                                .items = items,
                                .item_count = batch->item_count,
-                               .objects = batch->objects,
-                               .object_count = batch->object_count,
+                               .objects = batch->objects.list,
+                               .object_count = batch->objects.count,
                                .seconds = (double)(now - batch->mark_ns) / 1e9,
                                .cpu_seconds = batch->cpu_seconds,
                                .joules = (double)(now - batch->mark_ns) / 1e9 *
@@ -109,42 +138,58 @@ static bool close_index(struct batch *batch, uint32_t index)
     return false;
 }
 
-static struct pending_item *add_item(fm_worker_t *worker, uint32_t index,
-                                     fm_item_status_t status)
+/* Takes the item over. */
+static void add_item(fm_worker_t *worker, struct pending_item *item)
 {
     struct batch *batch = &worker->batch;
 
     if (fm_grow(&batch->items, &batch->item_capacity, batch->item_count,
                 sizeof(*batch->items), NULL) < 0) {
+        fm_worker_item_fini(item);
         fm_worker_end(worker, FM_ERR_NO_MEMORY, "out of memory");
-        return NULL;
+        return;
     }
-    struct pending_item *item = &batch->items[batch->item_count++];
+    batch->items[batch->item_count++] = *item;
+    batch->item_bytes += item->len;
     memset(item, 0, sizeof(*item));
-    item->index = index;
-    item->status = status;
-    return item;
+    if (batch->item_count >= FLUSH_ITEMS || batch->item_bytes >= FLUSH_BYTES) {
+        flush(worker, false);
+    }
 }
 
-static bool add_objects(struct batch *batch, const fm_exec_item_t *item)
+static bool add_object(struct pending_objects *objects,
+                       const fm_digest_t *digest, const char *locator)
 {
-    for (size_t i = 0; i < item->object_count; i++) {
-        char *locator = fm_strdup(item->objects[i].locator);
-        if (!locator ||
-            fm_grow(&batch->objects, &batch->object_capacity,
-                    batch->object_count, sizeof(*batch->objects), NULL) < 0) {
-            free(locator);
-            return false;
-        }
-        batch->objects[batch->object_count++] = (fm_msg_object_t){
-            .digest = item->objects[i].digest, .locator = locator};
+    char *copy = fm_strdup(locator);
+
+    if (!copy || fm_grow(&objects->list, &objects->capacity, objects->count,
+                         sizeof(*objects->list), NULL) < 0) {
+        free(copy);
+        return false;
     }
+    objects->list[objects->count++] =
+        (fm_msg_object_t){.digest = *digest, .locator = copy};
     return true;
+}
+
+static bool add_objects(struct pending_objects *objects,
+                        const fm_exec_item_t *item)
+{
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < item->object_count; i++) {
+        ok = add_object(objects, &item->objects[i].digest,
+                        item->objects[i].locator);
+    }
+    return ok;
 }
 
 static bool fill_ok(struct pending_item *to, const fm_exec_item_t *item)
 {
     to->kind = fm_strdup(item->kind ? item->kind : "item");
+    if (item->path) {
+        return to->kind; /* stage.c fills in the rest */
+    }
     if (item->output) {
         to->digest = fm_sha256(item->output, item->output_bytes);
         to->bytes = fm_strndup(item->output, item->output_bytes);
@@ -156,42 +201,93 @@ static bool fill_ok(struct pending_item *to, const fm_exec_item_t *item)
     return to->kind && to->locator;
 }
 
+/* The output is in a file: it is reported once it is stored. */
+static void store_item(fm_worker_t *worker, const char *path,
+                       struct pending_item *item,
+                       struct pending_objects *objects)
+{
+    fm_error_t err = {0};
+
+    if (fm_worker_store_result(worker, path, item, objects, &err) >= 0) {
+        worker->batch.storing++;
+        return;
+    }
+    item->status = FM_ITEM_INFRA_ERROR;
+    item->error = fm_strdup(err.text);
+    add_item(worker, item);
+}
+
 void fm_worker_batch_on_item(fm_worker_t *worker, const fm_exec_item_t *item)
 {
     struct batch *batch = &worker->batch;
+    struct pending_objects objects = {0};
 
     if (batch->lease == 0 || !close_index(batch, item->index)) {
         return; /* run/exec has refused what was never asked for */
     }
-    fm_item_status_t status = item->outcome == FM_EXEC_OK ? FM_ITEM_OK
-                              : item->outcome == FM_EXEC_TASK_ERROR
-                                  ? FM_ITEM_TASK_ERROR
-                                  : FM_ITEM_INFRA_ERROR;
-    struct pending_item *to = add_item(worker, item->index, status);
-    if (!to) {
-        return;
-    }
+    struct pending_item to = {.index = item->index,
+                              .status = item->outcome == FM_EXEC_OK ? FM_ITEM_OK
+                                        : item->outcome == FM_EXEC_TASK_ERROR
+                                            ? FM_ITEM_TASK_ERROR
+                                            : FM_ITEM_INFRA_ERROR};
     bool ok = true;
-    if (status == FM_ITEM_OK) {
-        ok = fill_ok(to, item) && add_objects(batch, item);
+    if (to.status != FM_ITEM_OK) {
+        ok = (to.error = fm_strdup(item->error ? item->error : "")) != NULL;
     } else {
-        ok = (to->error = fm_strdup(item->error ? item->error : "")) != NULL;
+        ok = fill_ok(&to, item) &&
+             add_objects(item->path ? &objects : &batch->objects, item);
     }
     if (!ok) {
+        fm_worker_item_fini(&to);
         fm_worker_end(worker, FM_ERR_NO_MEMORY, "out of memory");
+    } else if (to.status == FM_ITEM_OK && item->path) {
+        store_item(worker, item->path, &to, &objects);
+    } else {
+        add_item(worker, &to);
+    }
+    fm_worker_objects_fini(&objects);
+}
+
+/* The lease is over, unless files are still being stored. */
+static void batch_end(fm_worker_t *worker)
+{
+    struct batch *batch = &worker->batch;
+
+    batch->over = true;
+    batch->running = false;
+    input_clear(batch);
+    if (batch->storing > 0) {
         return;
     }
-    batch->item_bytes += to->len;
-    if (batch->item_count >= FLUSH_ITEMS || batch->item_bytes >= FLUSH_BYTES) {
-        fm_worker_batch_flush(worker, false);
+    /* a drained lease ends by BYE, which counts its open items as not run */
+    flush(worker, !worker->draining);
+    if (batch->staged) {
+        fm_worker_unstage(worker);
+    }
+    batch->lease = 0;
+    batch->open_count = 0;
+    if (worker->draining) {
+        fm_worker_end(worker, FM_OK, worker->drain_reason);
     }
 }
 
-static void batch_end(fm_worker_t *worker)
+void fm_worker_batch_stored(fm_worker_t *worker, struct pending_item *item,
+                            struct pending_objects *objects)
 {
-    fm_worker_batch_flush(worker, true);
-    worker->batch.lease = 0;
-    worker->batch.open_count = 0;
+    struct batch *batch = &worker->batch;
+
+    for (size_t i = 0; item->status == FM_ITEM_OK && i < objects->count; i++) {
+        if (!add_object(&batch->objects, &objects->list[i].digest,
+                        objects->list[i].locator)) {
+            fm_worker_end(worker, FM_ERR_NO_MEMORY, "out of memory");
+            return;
+        }
+    }
+    add_item(worker, item);
+    if (--batch->storing == 0 && batch->over) {
+        batch_end(worker);
+        fm_worker_batch_start(worker);
+    }
 }
 
 void fm_worker_batch_abort(fm_worker_t *worker, fm_item_status_t status,
@@ -199,14 +295,17 @@ void fm_worker_batch_abort(fm_worker_t *worker, fm_item_status_t status,
 {
     struct batch *batch = &worker->batch;
 
-    if (batch->lease == 0) {
+    if (batch->lease == 0 || batch->over) {
         return;
     }
-    for (size_t i = 0; i < batch->open_count; i++) {
-        struct pending_item *item = add_item(worker, batch->open[i], status);
-        if (!item || !(item->error = fm_strdup(text))) {
+    for (size_t i = 0; i < batch->open_count && !worker->draining; i++) {
+        struct pending_item item = {.index = batch->open[i],
+                                    .status = status,
+                                    .error = fm_strdup(text)};
+        if (!item.error) {
             return; /* the lease expires at the control plane instead */
         }
+        add_item(worker, &item);
     }
     batch_end(worker);
 }
@@ -223,67 +322,93 @@ void fm_worker_batch_on_done(fm_worker_t *worker, const fm_exec_done_t *done)
     fm_worker_batch_start(worker);
 }
 
-static fm_status_t parse_items(const fm_msg_lease_t *lease,
-                               fm_exec_input_t *items, fm_json_t **values,
-                               fm_error_t *err)
+/* --- from the message to the executor ------------------------------------- */
+
+static fm_status_t parse_input(struct batch *batch, fm_error_t *err)
 {
-    for (size_t i = 0; i < lease->item_count; i++) {
-        const char *text = lease->items[i].value;
-        fm_status_t rc =
-            fm_json_parse(text, strlen(text), "lease item", &values[i], err);
-        if (rc < 0) {
-            return rc;
-        }
-        items[i] = (fm_exec_input_t){lease->items[i].index, values[i]};
+    const fm_msg_lease_t *lease = &batch->msg.lease;
+    fm_status_t rc = FM_OK;
+
+    if (!(batch->values = fm_calloc(lease->item_count, sizeof(fm_json_t *)))) {
+        return fm_no_memory(err);
     }
-    return FM_OK;
+    batch->value_count = lease->item_count;
+    if ((rc = fm_json_parse(lease->params, strlen(lease->params),
+                            "lease params", &batch->params, err)) < 0 ||
+        (rc = fm_json_parse(lease->hints, strlen(lease->hints), "lease hints",
+                            &batch->hints, err)) < 0) {
+        return rc;
+    }
+    for (size_t i = 0; rc >= 0 && i < lease->item_count; i++) {
+        const char *text = lease->items[i].value;
+        rc = fm_json_parse(text, strlen(text), "lease item", &batch->values[i],
+                           err);
+    }
+    return rc;
 }
 
-/* Parse the lease's JSON and pass it on. */
-static fm_status_t run_lease(fm_worker_t *worker, const fm_msg_lease_t *lease,
-                             fm_error_t *err)
+static fm_status_t hand_over(fm_worker_t *worker, fm_error_t *err)
 {
-    fm_status_t rc = FM_ERR_NO_MEMORY;
-    fm_json_t *params = NULL;
-    fm_json_t *hints = NULL;
+    const struct batch *batch = &worker->batch;
+    const fm_msg_lease_t *lease = &batch->msg.lease;
     fm_exec_input_t *items = fm_calloc(lease->item_count, sizeof(*items));
-    fm_json_t **values = fm_calloc(lease->item_count, sizeof(fm_json_t *));
 
-    if (!items || !values) {
-        rc = fm_no_memory(err);
-        goto out;
+    if (!items) {
+        return fm_no_memory(err);
     }
-    if ((rc = fm_json_parse(lease->params, strlen(lease->params),
-                            "lease params", &params, err)) < 0 ||
-        (rc = fm_json_parse(lease->hints, strlen(lease->hints), "lease hints",
-                            &hints, err)) < 0 ||
-        (rc = parse_items(lease, items, values, err)) < 0) {
-        goto out;
+    for (size_t i = 0; i < lease->item_count; i++) {
+        items[i] = (fm_exec_input_t){lease->items[i].index, batch->values[i]};
     }
-    fm_exec_batch_t batch = {
+    fm_exec_batch_t run = {
         .lease = (int64_t)lease->lease,
         .task_type = lease->task_type,
-        .params = params,
-        .hints = hints,
+        .params = batch->params,
+        .hints = batch->hints,
         .items = items,
         .item_count = lease->item_count,
         .deadline_ns = lease->deadline_ns,
         .checkpoint = lease->checkpoint,
     };
-    rc = fm_exec_run(worker->exec, &batch, err);
-out:
-    for (size_t i = 0; values && i < lease->item_count; i++) {
-        fm_json_drop(values[i]);
-    }
-    free(values);
+    fm_status_t rc = fm_exec_run(worker->exec, &run, err);
     free(items);
-    fm_json_drop(params);
-    fm_json_drop(hints);
     return rc;
 }
 
-static bool batch_open(struct batch *batch, const fm_msg_lease_t *lease)
+static void refuse(fm_worker_t *worker, const fm_error_t *err)
 {
+    bool place = err->status == FM_ERR_CLOSED || err->status == FM_ERR_BUSY ||
+                 err->status == FM_ERR_NO_MEMORY;
+
+    fm_worker_batch_abort(
+        worker, place ? FM_ITEM_INFRA_ERROR : FM_ITEM_TASK_ERROR, err->text);
+}
+
+void fm_worker_batch_run(fm_worker_t *worker)
+{
+    struct batch *batch = &worker->batch;
+    fm_error_t err = {0};
+
+    if (batch->cancelled) {
+        fm_worker_batch_abort(worker, FM_ITEM_INFRA_ERROR,
+                              "stopped before it started");
+        fm_worker_batch_start(worker);
+    } else if (!worker->exec) {
+        (void)fm_error_set(&err, FM_ERR_CLOSED, "the executor has ended");
+        refuse(worker, &err);
+    } else if (hand_over(worker, &err) < 0) {
+        refuse(worker, &err);
+        fm_worker_batch_start(worker);
+    } else {
+        batch->running = true;
+        input_clear(batch);
+    }
+}
+
+/* Take the waiting lease over. */
+static bool batch_open(fm_worker_t *worker)
+{
+    struct batch *batch = &worker->batch;
+    const fm_msg_lease_t *lease = &worker->next.lease;
     uint32_t *open = fm_realloc(batch->open, lease->item_count, sizeof(*open));
 
     if (!open) {
@@ -296,10 +421,14 @@ static bool batch_open(struct batch *batch, const fm_msg_lease_t *lease)
     }
     batch->lease = lease->lease;
     batch->instance = lease->instance;
-    batch->attempt = lease->attempt;
+    batch->staged = batch->running = batch->cancelled = batch->over = false;
+    batch->storing = 0;
     batch->mark_ns = fm_clock_mono_ns();
     batch->cpu_seconds = 0;
     batch->fraction = 0;
+    batch->msg = worker->next;
+    memset(&worker->next, 0, sizeof(worker->next));
+    worker->has_next = false;
     return true;
 }
 
@@ -307,19 +436,41 @@ void fm_worker_batch_start(fm_worker_t *worker)
 {
     fm_error_t err = {0};
 
-    if (!worker->has_next || worker->batch.lease != 0 || !worker->exec ||
-        !fm_exec_idle(worker->exec)) {
+    if (!worker->has_next || worker->batch.lease != 0 || worker->ending ||
+        !worker->exec || !fm_exec_idle(worker->exec)) {
         return;
     }
-    worker->has_next = false;
-    const fm_msg_lease_t *lease = &worker->next.lease;
-    if (!batch_open(&worker->batch, lease)) {
+    if (!batch_open(worker)) {
         fm_worker_end(worker, FM_ERR_NO_MEMORY, "out of memory");
-    } else if (run_lease(worker, lease, &err) < 0) {
-        fm_worker_batch_abort(worker,
-                              err.status == FM_ERR_CLOSED ? FM_ITEM_INFRA_ERROR
-                                                          : FM_ITEM_TASK_ERROR,
-                              err.text);
+    } else if (parse_input(&worker->batch, &err) < 0) {
+        refuse(worker, &err);
+    } else if (!fm_worker_stage_wanted(worker)) {
+        fm_worker_batch_run(worker);
+    } else if (fm_worker_stage(worker, &err) < 0) {
+        fm_worker_batch_abort(worker, FM_ITEM_INFRA_ERROR, err.text);
     }
-    fm_msg_fini(&worker->next);
+}
+
+void fm_worker_batch_return(fm_worker_t *worker, const fm_msg_lease_t *lease)
+{
+    fm_msg_t msg = {.type = FM_MSG_RESULT,
+                    .result = {.lease = lease->lease,
+                               .instance = lease->instance,
+                               .device = worker->device_name,
+                               .final = true}};
+
+    fm_worker_send(worker, &msg);
+}
+
+void fm_worker_batch_cancel(fm_worker_t *worker, uint64_t lease)
+{
+    if (worker->has_next && worker->next.lease.lease == lease) {
+        fm_worker_batch_return(worker, &worker->next.lease);
+        fm_msg_fini(&worker->next);
+        worker->has_next = false;
+    } else if (worker->batch.lease == lease && worker->batch.running) {
+        fm_exec_stop(worker->exec, FM_WORKER_STOP_GRACE_NS);
+    } else if (worker->batch.lease == lease) {
+        worker->batch.cancelled = true;
+    }
 }

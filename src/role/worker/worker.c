@@ -24,7 +24,9 @@
 /* Encoded messages held while the link is full: more than a worker can
  * produce between two turns of a live control plane. */
 #define OUTBOX_MAX 4096u
-#define STOP_GRACE_NS (5 * FM_NS_PER_S)
+/* Of draining: what the executor gets to save a checkpoint; then SIGTERM, and
+ * what is left until FM_WORKER_DRAIN_NS. */
+#define DRAIN_GRACE_NS (10 * FM_NS_PER_S)
 /* A control plane that says nothing for this long is dead: where the MPI lets
  * the other ranks of a dead one live, nobody else would tell us.  Longer than
  * its own patience, so that a pause of it costs nobody. */
@@ -42,6 +44,36 @@ void fm_worker_end(fm_worker_t *worker, fm_status_t status, const char *text)
     fm_worker_send(worker, &bye);
     if (worker->on_end) {
         worker->on_end(worker->ctx, status, text);
+    }
+}
+
+static void drain_over(void *ctx)
+{
+    fm_worker_t *worker = ctx;
+
+    worker->drain_timer = 0;
+    fm_worker_end(worker, FM_OK, "did not stop in time");
+}
+
+void fm_worker_drain(fm_worker_t *worker, const char *reason)
+{
+    if (worker->draining || worker->ending) {
+        return;
+    }
+    worker->draining = true;
+    worker->drain_reason = fm_strdup(reason);
+    fm_msg_t msg = {.type = FM_MSG_DRAIN,
+                    .drain = {.reason = reason, .grace_ns = DRAIN_GRACE_NS}};
+    fm_worker_send(worker, &msg);
+    if (worker->batch.lease == 0 || !worker->drain_reason ||
+        fm_reactor_timer_start(worker->reactor, FM_WORKER_DRAIN_NS, 0,
+                               drain_over, worker, &worker->drain_timer,
+                               NULL) < 0) {
+        fm_worker_end(worker, FM_OK, reason);
+    } else if (worker->batch.running) {
+        fm_exec_stop(worker->exec, DRAIN_GRACE_NS);
+    } else {
+        worker->batch.cancelled = true;
     }
 }
 
@@ -203,6 +235,7 @@ static void on_exec_hello(void *ctx, const fm_exec_hello_t *hello)
     fm_worker_t *worker = ctx;
 
     (void)fm_worker_set_resident(worker, hello->resident);
+    worker->stage_files = hello->stage_files;
     if (!worker->greeted) {
         send_hello(worker, hello);
     }
@@ -291,6 +324,9 @@ static void on_exec_exit(void *ctx, const fm_exec_exit_t *exit_info)
     }
     fm_log(FM_LOG_WARN, "executor ended: %s", exit_info->text);
     fm_worker_batch_abort(worker, blame(exit_info), exit_info->text);
+    if (worker->draining) {
+        return; /* it has ended with its batch, or ends when that is stored */
+    }
     if (++worker->failures >= FAILURES_MAX) {
         fm_worker_end(worker, FM_ERR_CLOSED, exit_info->text);
         return;
@@ -307,6 +343,7 @@ static fm_status_t executor_start(fm_worker_t *worker, fm_error_t *err)
 {
     fm_exec_options_t options = {
         .argv = (const char *const *)worker->executor_argv,
+        .workdir = fm_worker_store_dir(worker),
         .device = worker->device_kind,
         .log_path = worker->log_path,
     };
@@ -342,20 +379,15 @@ static void on_welcome(fm_worker_t *worker, fm_msg_t *msg)
 }
 
 /*
- * LEASE: run a batch.  At most one waits while another runs; more is refused
- * by reporting its items as not run.
+ * LEASE: run a batch.  At most one waits while another runs; more is given
+ * back with none of its items run, as is everything while draining.
  *   in   { lease, instance, task_type, params, items, … }
  *   out  RESULT …, the last with final = true
  */
 static void on_lease(fm_worker_t *worker, fm_msg_t *msg)
 {
-    if (worker->has_next) {
-        fm_msg_t refusal = {.type = FM_MSG_RESULT,
-                            .result = {.lease = msg->lease.lease,
-                                       .instance = msg->lease.instance,
-                                       .device = worker->device_name,
-                                       .final = true}};
-        fm_worker_send(worker, &refusal);
+    if (worker->has_next || worker->draining) {
+        fm_worker_batch_return(worker, &msg->lease);
         return;
     }
     worker->next = *msg;
@@ -367,15 +399,14 @@ static void on_lease(fm_worker_t *worker, fm_msg_t *msg)
 /* CANCEL: nobody wants this lease any more.  in { lease }  out RESULT final */
 static void on_cancel(fm_worker_t *worker, fm_msg_t *msg)
 {
-    if (worker->batch.lease == msg->cancel.lease && worker->exec) {
-        fm_exec_stop(worker->exec, STOP_GRACE_NS);
-    }
+    fm_worker_batch_cancel(worker, msg->cancel.lease);
 }
 
-/* SHUTDOWN: end.  out BYE */
+/* SHUTDOWN: stop what runs and end.
+ *   out  DRAIN, CHECKPOINT and RESULT of what is done, BYE */
 static void on_shutdown(fm_worker_t *worker, fm_msg_t *msg)
 {
-    fm_worker_end(worker, FM_OK, msg->shutdown.reason);
+    fm_worker_drain(worker, msg->shutdown.reason);
 }
 
 /* ERROR: the control plane refused something of ours. */
@@ -497,6 +528,7 @@ fm_status_t fm_worker_open(fm_reactor_t *reactor, fm_link_t *link,
     worker->reactor = reactor;
     worker->link = link;
     if ((rc = copy_options(worker, opts, err)) < 0 ||
+        (rc = fm_worker_store_open(worker, opts->writer, err)) < 0 ||
         (rc = fm_reactor_hook_add(reactor, FM_REACTOR_SEND, outbox_flush,
                                   worker, err)) < 0 ||
         (rc = executor_start(worker, err)) < 0) {
@@ -521,6 +553,8 @@ void *fm_worker_close(fm_worker_t *worker)
     fm_exec_close(worker->exec);
     fm_reactor_timer_stop(worker->reactor, worker->restart_timer);
     fm_reactor_timer_stop(worker->reactor, worker->heartbeat_timer);
+    fm_reactor_timer_stop(worker->reactor, worker->drain_timer);
+    fm_worker_store_close(worker);
     fm_reactor_hook_remove(worker->reactor, FM_REACTOR_SEND, outbox_flush,
                            worker);
     if (worker->has_next) {
@@ -541,6 +575,7 @@ void *fm_worker_close(fm_worker_t *worker)
     free(worker->host);
     free(worker->fabric_dir);
     free(worker->log_path);
+    free(worker->drain_reason);
     free(worker->device_kind);
     free(worker->device_name);
     free(worker);

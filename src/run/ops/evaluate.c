@@ -22,6 +22,8 @@ typedef struct evaluation {
     fm_engine_scorer_t *scorer;
     const fm_json_t *samples;
     size_t count, limit, max_new;
+    double loss; /* once loss_known: perplexity is another face of it */
+    bool loss_known;
 } evaluation_t;
 
 static fm_status_t side_score(const evaluation_t *eval, const fm_json_t *prompt,
@@ -44,13 +46,12 @@ static fm_status_t side_score(const evaluation_t *eval, const fm_json_t *prompt,
 }
 
 /* Mean −log p over all counted tokens of all samples. */
-static fm_status_t loss_measure(const evaluation_t *eval, double *loss_out,
-                                fm_error_t *err)
+static fm_status_t loss(evaluation_t *eval, double *out, fm_error_t *err)
 {
     double sum = 0;
     size_t tokens = 0;
 
-    for (size_t i = 0; i < eval->count; i++) {
+    for (size_t i = 0; !eval->loss_known && i < eval->count; i++) {
         const fm_json_t *sample = fm_json_at(eval->samples, i);
         const fm_json_t *text = fm_json_get(sample, "text");
         fm_engine_score_t score;
@@ -68,19 +69,17 @@ static fm_status_t loss_measure(const evaluation_t *eval, double *loss_out,
         sum += score.sum;
         tokens += score.count;
     }
-    *loss_out = -sum / (double)tokens;
+    if (!eval->loss_known) {
+        eval->loss = -sum / (double)tokens;
+        eval->loss_known = true;
+    }
+    *out = eval->loss;
     return FM_OK;
 }
 
-static fm_status_t loss(const evaluation_t *eval, double *out, fm_error_t *err)
+static fm_status_t perplexity(evaluation_t *eval, double *out, fm_error_t *err)
 {
-    return loss_measure(eval, out, err);
-}
-
-static fm_status_t perplexity(const evaluation_t *eval, double *out,
-                              fm_error_t *err)
-{
-    fm_status_t rc = loss_measure(eval, out, err);
+    fm_status_t rc = loss(eval, out, err);
 
     if (rc >= 0) {
         *out = exp(*out);
@@ -89,7 +88,7 @@ static fm_status_t perplexity(const evaluation_t *eval, double *out,
 }
 
 /* Share of pairs whose chosen text is the likelier one. */
-static fm_status_t preference_accuracy(const evaluation_t *eval, double *out,
+static fm_status_t preference_accuracy(evaluation_t *eval, double *out,
                                        fm_error_t *err)
 {
     size_t right = 0;
@@ -161,8 +160,7 @@ static size_t trimmed(const char *text, size_t len)
     return len;
 }
 
-static fm_status_t exact_match(const evaluation_t *eval, double *out,
-                               fm_error_t *err)
+static fm_status_t exact_match(evaluation_t *eval, double *out, fm_error_t *err)
 {
     size_t right = 0;
 
@@ -196,8 +194,7 @@ static fm_status_t exact_match(const evaluation_t *eval, double *out,
 
 static const struct metric {
     const char *name;
-    fm_status_t (*measure)(const evaluation_t *eval, double *out,
-                           fm_error_t *err);
+    fm_status_t (*measure)(evaluation_t *eval, double *out, fm_error_t *err);
 } metrics[] = {
     {"loss", loss},
     {"perplexity", perplexity},
@@ -205,7 +202,7 @@ static const struct metric {
     {"exact_match", exact_match},
 };
 
-static fm_status_t metric_add(const evaluation_t *eval, const char *name,
+static fm_status_t metric_add(evaluation_t *eval, const char *name,
                               fm_json_t *figures, fm_error_t *err)
 {
     for (size_t i = 0; name && i < FM_COUNT_OF(metrics); i++) {

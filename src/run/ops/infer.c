@@ -202,31 +202,43 @@ out:
     return rc;
 }
 
+/* The model and its scorer, made by the first item for all of them. */
+static fm_status_t scorer_make(fm_ops_run_t *run, fm_error_t *err)
+{
+    fm_status_t rc = FM_OK;
+
+    if (run->scorer) {
+        return FM_OK;
+    }
+    rc = fm_ops_model_load(run->ops, fm_json_get(run->params, "model"),
+                           &run->model, err);
+    return rc < 0
+               ? rc
+               : fm_engine_scorer_create(run->model->model, &run->scorer, err);
+}
+
 fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err)
 {
     const fm_json_t *value = run->values[item];
-    const fm_ops_model_t *model = NULL;
-    fm_engine_scorer_t *scorer = NULL;
     fm_ops_sequence_t sequence = {0};
     fm_engine_score_t score;
     size_t limit = 0;
     fm_status_t rc;
 
-    if ((rc = fm_ops_model_load(run->ops, fm_json_get(run->params, "model"),
-                                &model, err)) < 0 ||
-        (rc = fm_ops_sequence_limit(model, run->params, &limit, err)) < 0 ||
-        (rc = fm_ops_sequence_encode(model, fm_json_get(value, "prompt"),
+    if ((rc = scorer_make(run, err)) < 0 ||
+        (rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) <
+            0 ||
+        (rc = fm_ops_sequence_encode(run->model, fm_json_get(value, "prompt"),
                                      fm_json_get(value, "completion"), limit,
-                                     &sequence, err)) < 0 ||
-        (rc = fm_engine_scorer_create(model->model, &scorer, err)) < 0) {
+                                     &sequence, err)) < 0) {
         goto out;
     }
     fm_engine_score_input_t input = {
         sequence.tokens.ids, sequence.prompt_count,
         sequence.tokens.ids + sequence.prompt_count,
         sequence.tokens.count - sequence.prompt_count};
-    if ((rc = fm_engine_score(scorer, &input, &score, NULL, err)) < 0) {
+    if ((rc = fm_engine_score(run->scorer, &input, &score, NULL, err)) < 0) {
         goto out;
     }
     if (!(output->value = fm_json_object()) ||
@@ -236,7 +248,6 @@ fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
         rc = fm_no_memory(err);
     }
 out:
-    fm_engine_scorer_destroy(scorer);
     fm_ops_sequence_fini(&sequence);
     return rc;
 }

@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "engine/model.h"
+#include "engine/score.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
 #include "run/ops/ops.h"
@@ -47,6 +48,8 @@ typedef struct fm_ops_run {
     fm_json_t **values;      /**< [count] resolved */
     bool *reported;          /**< [count] */
     size_t count;
+    fm_engine_scorer_t *scorer;  /**< logprobs: of all items; owned */
+    const fm_ops_model_t *model; /**< that the scorer is of */
 } fm_ops_run_t;
 
 /** What one item gave: the value and the objects it names. */

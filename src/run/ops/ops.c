@@ -211,6 +211,7 @@ static void run_fini(fm_ops_run_t *run)
     for (size_t i = 0; run->values && i < run->count; i++) {
         fm_json_drop(run->values[i]);
     }
+    fm_engine_scorer_destroy(run->scorer);
     free(run->values);
     free(run->indices);
     free(run->reported);
