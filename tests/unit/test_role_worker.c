@@ -323,7 +323,25 @@ static void test_shutdown_idle(void)
     close_stage(&stage);
 }
 
-/* What is done is told, what is not stays the control plane's. */
+/* The first message of @p type about @p lease, whenever it came. */
+static const fm_msg_t *heard_of(const struct stage *stage, fm_msg_type_t type,
+                                uint64_t lease)
+{
+    const peer_t *peer = &stage->control;
+
+    for (size_t i = 0; i < peer->count; i++) {
+        const fm_msg_t *msg = &peer->heard[i];
+        if (msg->type == type &&
+            (type == FM_MSG_RESULT ? msg->result.lease
+                                   : msg->checkpoint.lease) == lease) {
+            return msg;
+        }
+    }
+    return NULL;
+}
+
+/* What is done is told, what is not stays the control plane's.  A lease that
+ * comes too late races with the executor's last words: no order is promised. */
 static void test_shutdown_busy(void)
 {
     struct stage stage;
@@ -334,17 +352,15 @@ static void test_shutdown_busy(void)
     shut_down(&stage);
     (void)peer_wait(&stage.control, FM_MSG_DRAIN);
     LEASE(&stage, 2, "\"echo:late\"");
-    const fm_msg_t *given_back = peer_wait(&stage.control, FM_MSG_RESULT);
-    CU_ASSERT(given_back->result.lease == 2 &&
-              given_back->result.item_count == 0);
-    const fm_msg_checkpoint_t *saved =
-        &peer_wait(&stage.control, FM_MSG_CHECKPOINT)->checkpoint;
-    CU_ASSERT(saved->lease == 1 && saved->index == 11 && saved->step == 7);
-    const fm_msg_result_t *got =
-        &peer_wait(&stage.control, FM_MSG_RESULT)->result;
-    CU_ASSERT(got->lease == 1 && !got->final && got->item_count == 1);
-    CU_ASSERT(says(&got->items[0], "\"done\""));
     (void)peer_wait(&stage.control, FM_MSG_BYE);
+    const fm_msg_t *late = heard_of(&stage, FM_MSG_RESULT, 2);
+    const fm_msg_t *saved = heard_of(&stage, FM_MSG_CHECKPOINT, 1);
+    const fm_msg_t *got = heard_of(&stage, FM_MSG_RESULT, 1);
+    CU_ASSERT_FATAL(saved && got);
+    CU_ASSERT(!late || late->result.item_count == 0);
+    CU_ASSERT(saved->checkpoint.index == 11 && saved->checkpoint.step == 7);
+    CU_ASSERT(!got->result.final && got->result.item_count == 1);
+    CU_ASSERT(says(&got->result.items[0], "\"done\""));
     CU_ASSERT(stage.ends == 1 && stage.end_status == FM_OK);
     close_stage(&stage);
 }
