@@ -24,6 +24,8 @@ def act(lease, index, value, params):
         with open("out-%d" % index, "w", encoding="utf-8") as file:
             json.dump("x" * int(rest), file)
         return dict(reply, path="out-%d" % index)
+    if verb == "long":  # the same, in the line
+        return dict(reply, output="x" * int(rest))
     if verb == "path":
         return dict(reply, path=rest)
     if verb == "crash":

@@ -367,7 +367,8 @@ static void test_shutdown_busy(void)
 
 /* --- files ---------------------------------------------------------------- */
 
-static void test_output_files(void)
+/* An output too long for a message, by whatever way, becomes an object. */
+static void check_long_output(const char *value)
 {
     struct stage stage;
     fm_cas_t *cas = NULL;
@@ -375,7 +376,7 @@ static void test_output_files(void)
     fm_error_t err = {0};
 
     open_stage(&stage);
-    LEASE(&stage, 1, "\"file:70000\"", "\"echo:x\"", "\"file:3\"");
+    LEASE(&stage, 1, value, "\"echo:x\"", "\"file:3\"");
     const fm_msg_result_t *got = result(&stage, 1, 3);
     for (size_t i = 0; i < 3; i++) { /* in order of storing */
         const fm_msg_result_item_t *item = &got->items[i];
@@ -398,6 +399,16 @@ static void test_output_files(void)
     fm_cas_close(cas);
     fm_buf_fini(&buf);
     close_stage(&stage);
+}
+
+static void test_output_files(void)
+{
+    check_long_output("\"file:70000\"");
+}
+
+static void test_output_long(void)
+{
+    check_long_output("\"long:70000\"");
 }
 
 static void test_bad_output_files(void)
@@ -506,6 +517,7 @@ int main(int argc, char **argv)
         {"shutdown when idle", test_shutdown_idle},
         {"shutdown when busy", test_shutdown_busy},
         {"output files", test_output_files},
+        {"a long output", test_output_long},
         {"bad output files", test_bad_output_files},
         {"staged objects", test_staged_objects},
         {"close while storing", test_close_while_storing},

@@ -201,7 +201,8 @@ static bool fill_ok(struct pending_item *to, const fm_exec_item_t *item)
     return to->kind && to->locator;
 }
 
-/* The output is in a file: it is reported once it is stored. */
+/* The output is in a file, or too long for a message: it is reported once it
+ * is stored. */
 static void store_item(fm_worker_t *worker, const char *path,
                        struct pending_item *item,
                        struct pending_objects *objects)
@@ -230,17 +231,19 @@ void fm_worker_batch_on_item(fm_worker_t *worker, const fm_exec_item_t *item)
                                         : item->outcome == FM_EXEC_TASK_ERROR
                                             ? FM_ITEM_TASK_ERROR
                                             : FM_ITEM_INFRA_ERROR};
+    bool store = to.status == FM_ITEM_OK &&
+                 (item->path || item->output_bytes > FM_WIRE_INLINE_MAX_BYTES);
     bool ok = true;
     if (to.status != FM_ITEM_OK) {
         ok = (to.error = fm_strdup(item->error ? item->error : "")) != NULL;
     } else {
         ok = fill_ok(&to, item) &&
-             add_objects(item->path ? &objects : &batch->objects, item);
+             add_objects(store ? &objects : &batch->objects, item);
     }
     if (!ok) {
         fm_worker_item_fini(&to);
         fm_worker_end(worker, FM_ERR_NO_MEMORY, "out of memory");
-    } else if (to.status == FM_ITEM_OK && item->path) {
+    } else if (store) {
         store_item(worker, item->path, &to, &objects);
     } else {
         add_item(worker, &to);

@@ -156,7 +156,8 @@ FM_MUST_USE fm_status_t fm_worker_stage(fm_worker_t *worker, fm_error_t *err);
 /** Remove what was written for the lease in progress. */
 void fm_worker_unstage(fm_worker_t *worker);
 /** Store the file at @p path below the work directory as the output of
- *  @p item; both are taken over on success; fm_worker_batch_stored() follows.
+ *  @p item, or with NULL its bytes; item and objects are taken over on success;
+ * fm_worker_batch_stored() follows.
  */
 FM_MUST_USE fm_status_t fm_worker_store_result(fm_worker_t *worker,
                                                const char *path,

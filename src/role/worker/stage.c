@@ -429,9 +429,9 @@ static fm_status_t result_put(struct job *job, fm_error_t *err)
     return job->item.locator ? FM_OK : fm_no_memory(err);
 }
 
-static fm_status_t result_work(void *ctx, fm_error_t *err)
+/* From the file the executor wrote to the canonical bytes of its value. */
+static fm_status_t result_load(struct job *job, fm_error_t *err)
 {
-    struct job *job = ctx;
     fm_buf_t buf = {0};
     fm_json_t *value = NULL;
     fm_status_t rc = result_read(job, &buf, err);
@@ -448,9 +448,17 @@ static fm_status_t result_work(void *ctx, fm_error_t *err)
     if (rc >= 0) {
         job->item.len = strlen(job->item.bytes);
         job->item.digest = fm_sha256(job->item.bytes, job->item.len);
-        if (job->item.len > FM_WIRE_INLINE_MAX_BYTES) {
-            rc = result_put(job, err);
-        }
+    }
+    return rc;
+}
+
+static fm_status_t result_work(void *ctx, fm_error_t *err)
+{
+    struct job *job = ctx;
+    fm_status_t rc = job->path ? result_load(job, err) : FM_OK;
+
+    if (rc >= 0 && job->item.len > FM_WIRE_INLINE_MAX_BYTES) {
+        rc = result_put(job, err);
     }
     return rc;
 }
@@ -490,7 +498,7 @@ fm_status_t fm_worker_store_result(fm_worker_t *worker, const char *path,
     struct job *job = job_create(worker);
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
-    if (!job || !(job->path = fm_strdup(path))) {
+    if (!job || (path && !(job->path = fm_strdup(path)))) {
         job_destroy(job);
         return fm_no_memory(err);
     }

@@ -105,9 +105,11 @@ void fm_worker_send(fm_worker_t *worker, const fm_msg_t *msg)
     fm_buf_t buf = {0};
 
     if (fm_wire_encode(msg, &buf, &err) < 0) {
-        fm_log(FM_LOG_ERROR, "cannot send %s: %s", fm_msg_type_name(msg->type),
-               err.text);
+        /* a lease whose result cannot be told would never end: leave, and it
+         * runs elsewhere */
         fm_buf_fini(&buf);
+        fm_error_wrap(&err, "cannot send %s", fm_msg_type_name(msg->type));
+        fm_worker_end(worker, err.status, err.text);
         return;
     }
     if (worker->outbox_count == worker->outbox_head) {
