@@ -208,7 +208,7 @@ int main(void)
 {
     static const fm_test_case_t cases[] = {
         {"hostile input", test_hostile},
-        {"no memory", test_no_memory},
+        {"fault: no memory", test_no_memory},
     };
     return fm_test_main("run/ops hostile", cases, FM_COUNT_OF(cases));
 }

@@ -646,8 +646,8 @@ int main(void)
         {"work of an RLHF workflow", test_rlhf_work},
         {"work of a graph", test_graph_work},
         {"results", test_result},
-        {"out of memory", test_out_of_memory},
-        {"out of memory in expansion", test_out_of_memory_expand},
+        {"fault: out of memory", test_out_of_memory},
+        {"fault: out of memory in expansion", test_out_of_memory_expand},
         {"refusals in expansion", test_expand_refusals},
         {"types of references", test_late_types},
     };
