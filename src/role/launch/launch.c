@@ -25,6 +25,8 @@
 /* After the end, workers get this long to say goodbye: what they take to stop
  * a batch with a checkpoint, and some. */
 #define LEAVE_NS (FM_WORKER_DRAIN_NS + 3 * FM_NS_PER_S)
+/* What rank 0 takes beyond that to seal its store and close its link. */
+#define FAREWELL_NS (5 * FM_NS_PER_S)
 #define EMBEDDED_WORKERS_MAX 256u
 
 struct launch {
@@ -474,7 +476,6 @@ static void launch_fini(struct launch *launch)
         fm_link_close(launch->links[i]);
     }
     free(launch->links);
-    fm_reactor_destroy(launch->reactor);
     fm_topo_close(launch->topo);
     fm_workflow_destroy(launch->workflow);
     free(launch->dir);
@@ -484,6 +485,7 @@ static void launch_fini(struct launch *launch)
          * there is to say and leave without the handlers of exit() */
         launch->unclean = true;
     }
+    fm_reactor_destroy(launch->reactor);
 }
 
 /* --- rank 0 --------------------------------------------------------------- */
@@ -539,7 +541,7 @@ static fm_launch_outcome_t run_to_end(struct launch *launch, fm_error_t *err)
     }
     if (fm_reactor_hook_add(launch->reactor, FM_REACTOR_SEND, end_hook, launch,
                             err) < 0 ||
-        watch_signals(launch, err) < 0 || start_embedded(launch, err) < 0 ||
+        start_embedded(launch, err) < 0 ||
         fm_reactor_run(launch->reactor, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
@@ -611,15 +613,18 @@ static fm_launch_outcome_t run_worker(struct launch *launch, fm_error_t *err)
     launch->worker_count = 1;
     if (rc < 0 || !(launch->dir = fm_strdup(dir)) ||
         !(launch->workers = fm_calloc(1, sizeof(fm_worker_t *))) ||
-        open_links(launch, err) < 0 || watch_signals(launch, err) < 0 ||
+        open_links(launch, err) < 0 ||
         start_worker(launch, launch->links[0], launch->world.rank, 1,
                      &launch->workers[0], err) < 0 ||
         fm_reactor_run(launch->reactor, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
-    /* let the goodbye out before the link closes */
-    for (int i = 0; i < 100 && fm_link_queued(launch->links[0]) > 0; i++) {
-        (void)!fm_reactor_turn(launch->reactor, FM_NS_PER_MS, NULL, NULL);
+    /* MPI ends a job from which one rank leaves alone: go with rank 0, which
+     * may have to wait for another worker's last checkpoint */
+    int64_t until = fm_clock_mono_ns() + LEAVE_NS + FAREWELL_NS;
+    while (!fm_worker_control_left(launch->workers[0]) &&
+           fm_clock_mono_ns() < until) {
+        (void)!fm_reactor_turn(launch->reactor, 10 * FM_NS_PER_MS, NULL, NULL);
     }
     return launch->worker_status < 0 ? FM_LAUNCH_FAILED : FM_LAUNCH_DONE;
 }
@@ -630,9 +635,12 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
     struct launch launch = {.opts = opts, .err = err};
     fm_launch_outcome_t outcome = FM_LAUNCH_NO_FABRIC;
 
-    if (fm_world_open(&launch.world, err) >= 0 &&
-        fm_topo_open(NULL, &launch.topo, err) >= 0 &&
-        fm_reactor_create(NULL, &launch.reactor, err) >= 0) {
+    /* Signals first: from here on one that comes is an event of the run, also
+     * while MPI starts and ends, and never the death of a rank. */
+    if (fm_reactor_create(NULL, &launch.reactor, err) >= 0 &&
+        watch_signals(&launch, err) >= 0 &&
+        fm_world_open(&launch.world, err) >= 0 &&
+        fm_topo_open(NULL, &launch.topo, err) >= 0) {
         if (launch.world.rank > 0) {
             char name[32];
             (void)snprintf(name, sizeof(name), "rank %u", launch.world.rank);

@@ -69,6 +69,7 @@ struct fm_worker {
     int64_t heard_ns;     /* of the control plane's last message */
     int64_t beat_ns;      /* of our last heartbeat */
     int64_t heartbeat_ns; /* between two of them */
+    bool control_left;    /* the control plane closed its link, or is dead */
 
     char *name;
     char *cell;

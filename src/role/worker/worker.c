@@ -156,6 +156,7 @@ void fm_worker_beat(fm_worker_t *worker)
     worker->heard_ns += late > 0 ? late : 0; /* we did not listen */
     worker->beat_ns = now;
     if (now - worker->heard_ns > CONTROL_SILENCE_NS) {
+        worker->control_left = true; /* as good as */
         fm_worker_end(worker, FM_ERR_CLOSED, "the control plane is silent");
         return;
     }
@@ -456,11 +457,17 @@ static void on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
     fm_worker_t *worker = ctx;
 
     if (peer == worker->peer && !up) {
+        worker->control_left = true;
         /* one that closes without a WELCOME has refused what it was to run,
          * and says so itself */
         fm_worker_end(worker, worker->heartbeat_timer ? FM_ERR_CLOSED : FM_OK,
                       reason);
     }
+}
+
+bool fm_worker_control_left(const fm_worker_t *worker)
+{
+    return worker->control_left;
 }
 
 /* --- life ----------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #define FM_ROLE_WORKER_WORKER_H
 
 #include <flowmesh/error.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "io/link/link.h"
@@ -65,6 +66,9 @@ FM_MUST_USE fm_status_t fm_worker_open(fm_reactor_t *reactor, fm_link_t *link,
  * run.  on_end follows, at once when nothing runs.  A repeat changes nothing.
  */
 void fm_worker_drain(fm_worker_t *worker, const char *reason);
+/** The control plane has closed its end of the link, or was silent for so long
+ *  that it is dead: this worker will not be missed. */
+bool fm_worker_control_left(const fm_worker_t *worker);
 /** Kill the executor, remove its work directory and release; NULL is ignored;
  * returns NULL. */
 void *fm_worker_close(fm_worker_t *worker);
