@@ -194,7 +194,9 @@ static void test_order_small(void)
     exchange(64, count);
     int64_t taken_ns = fm_clock_mono_ns() - start_ns;
     for (uint32_t i = 0; i < endpoint_count; i++) {
-        CU_ASSERT(endpoints[i].up == world - 1 && endpoints[i].down == 0);
+        CU_ASSERT(endpoints[i].up == world - 1);
+        /* a process of its own may have ended this test before us */
+        CU_ASSERT(carrier == MPI || endpoints[i].down == 0);
         CU_ASSERT(endpoints[i].wrong == 0);
     }
     if (rank == 0) {
