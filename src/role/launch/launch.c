@@ -44,7 +44,6 @@ struct launch {
     size_t text_len;
     fm_workflow_t *workflow;
     uint32_t run;
-    bool ended;       /* the run reached an end state */
     bool interrupted; /* a signal asked us to stop */
     bool unclean;     /* MPI was not finalised */
     fm_status_t worker_status;
@@ -162,7 +161,6 @@ static void on_run(void *ctx, const fm_run_t *run)
         launch->opts->events.on_run(launch->opts->events.ctx, run);
     }
     if (run->index == launch->run) {
-        launch->ended = true;
         finish(launch, "the workflow has ended");
     }
 }

@@ -119,7 +119,7 @@ FM_MUST_USE fm_status_t fm_cas_open(const char *dir,
 void *fm_cas_close(fm_cas_t *cas);
 
 /**
- * Add an object; one that is there already costs its hash only, and its
+ * Add an object; one that is there already is read back and checked, and its
  * segment is marked as used (mtime, at most once a minute).
  *
  * Seals by itself when pending bytes would pass seal_bytes: an object of that
