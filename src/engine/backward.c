@@ -6,11 +6,14 @@
  * first; every branch adds to it.
  */
 #include "engine/activations.h"
+#include "engine/project.h"
 
-static void mlp_backward(fm_engine_pass_t *pass,
-                         const struct fm_engine_layer_kept *k, const float *w,
-                         float *g)
+static void mlp_backward(fm_engine_pass_t *pass, size_t l, float *grads)
 {
+    size_t at = pass->at.first_layer + l * pass->at.layer;
+    const float *w = fm_engine_model_data(pass->model) + at;
+    float *g = grads + at;
+    const struct fm_engine_layer_kept *k = &pass->kept[l];
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_engine_backend_t *be = pass->be;
@@ -19,33 +22,34 @@ static void mlp_backward(fm_engine_pass_t *pass,
     size_t width = c->intermediate_size;
 
     ops->swiglu_forward(be, pass->product, k->gate_up, n, width);
-    ops->linear_backward(be, pass->dproduct, g + pass->at.down, pass->dx,
-                         pass->product, w + pass->at.down, n, width, hidden);
+    fm_engine_project_backward(pass, l, FM_ENGINE_DOWN, pass->dproduct,
+                               pass->dx, pass->product, grads);
     ops->swiglu_backward(be, pass->dgate_up, pass->dproduct, k->gate_up, n,
                          width);
     ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
                          w + pass->at.post_norm, (float)c->rms_norm_eps, n,
                          hidden);
-    ops->linear_backward(be, pass->dnormed, g + pass->at.gate_up,
-                         pass->dgate_up, pass->normed, w + pass->at.gate_up, n,
-                         hidden, 2 * width);
+    fm_engine_project_backward(pass, l, FM_ENGINE_GATE_UP, pass->dnormed,
+                               pass->dgate_up, pass->normed, grads);
     ops->rmsnorm_backward(be, pass->dx, g + pass->at.post_norm, pass->dnormed,
                           k->mid, w + pass->at.post_norm, k->mid_rstd, n,
                           hidden);
 }
 
-static void attention_backward(fm_engine_pass_t *pass,
-                               const struct fm_engine_layer_kept *k,
-                               const float *w, float *g)
+static void attention_backward(fm_engine_pass_t *pass, size_t l, float *grads)
 {
+    size_t at = pass->at.first_layer + l * pass->at.layer;
+    const float *w = fm_engine_model_data(pass->model) + at;
+    float *g = grads + at;
+    const struct fm_engine_layer_kept *k = &pass->kept[l];
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_engine_backend_t *be = pass->be;
     size_t n = pass->rows;
     size_t hidden = c->hidden_size;
 
-    ops->linear_backward(be, pass->dmixed, g + pass->at.o, pass->dx, k->mixed,
-                         w + pass->at.o, n, hidden, hidden);
+    fm_engine_project_backward(pass, l, FM_ENGINE_O, pass->dmixed, pass->dx,
+                               k->mixed, grads);
     ops->attention_backward(be, pass->dqkv, pass->dmixed, k->mixed, k->qkv,
                             k->lse, &pass->pack, &pass->heads);
     ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n,
@@ -53,9 +57,8 @@ static void attention_backward(fm_engine_pass_t *pass,
     ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
                          w + pass->at.input_norm, (float)c->rms_norm_eps, n,
                          hidden);
-    ops->linear_backward(be, pass->dnormed, g + pass->at.qkv, pass->dqkv,
-                         pass->normed, w + pass->at.qkv, n, hidden,
-                         fm_engine_qkv_width(c));
+    fm_engine_project_backward(pass, l, FM_ENGINE_QKV, pass->dnormed,
+                               pass->dqkv, pass->normed, grads);
     ops->rmsnorm_backward(be, pass->dx, g + pass->at.input_norm, pass->dnormed,
                           k->x, w + pass->at.input_norm, k->rstd, n, hidden);
 }
@@ -78,9 +81,8 @@ fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
                           w + pass->at.norm, pass->hidden_rstd, pass->rows,
                           c->hidden_size);
     for (size_t l = layers; l-- > 0;) {
-        size_t at = pass->at.first_layer + l * pass->at.layer;
-        mlp_backward(pass, &pass->kept[l], w + at, grads + at);
-        attention_backward(pass, &pass->kept[l], w + at, grads + at);
+        mlp_backward(pass, l, grads);
+        attention_backward(pass, l, grads);
     }
     ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx, pass->ids,
                      pass->rows, c->hidden_size);

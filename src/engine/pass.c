@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "engine/activations.h"
+#include "engine/project.h"
 
 /* Hands out parts of a block; with base NULL only counts. */
 struct carver {
@@ -266,8 +267,7 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
 
     ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
                          w + pass->at.input_norm, eps, n, hidden);
-    ops->linear_forward(be, k->qkv, pass->normed, w + pass->at.qkv, n, hidden,
-                        fm_engine_qkv_width(c), false);
+    fm_engine_project(pass, l, FM_ENGINE_QKV, k->qkv, pass->normed, false);
     ops->rope(be, k->qkv, pass->rotary.table, positions, n, &pass->heads,
               false);
     if (cache) {
@@ -277,18 +277,16 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
     ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack,
                            &pass->heads);
     ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
-    ops->linear_forward(be, k->mid, k->mixed, w + pass->at.o, n, hidden, hidden,
-                        true);
+    fm_engine_project(pass, l, FM_ENGINE_O, k->mid, k->mixed, true);
 
     ops->rmsnorm_forward(be, pass->normed, k->mid_rstd, k->mid,
                          w + pass->at.post_norm, eps, n, hidden);
-    ops->linear_forward(be, k->gate_up, pass->normed, w + pass->at.gate_up, n,
-                        hidden, 2 * c->intermediate_size, false);
+    fm_engine_project(pass, l, FM_ENGINE_GATE_UP, k->gate_up, pass->normed,
+                      false);
     ops->swiglu_forward(be, pass->product, k->gate_up, n, c->intermediate_size);
     float *next = pass->kept[l + 1].x;
     ops->copy(be, next, k->mid, n * hidden * sizeof(float));
-    ops->linear_forward(be, next, pass->product, w + pass->at.down, n,
-                        c->intermediate_size, hidden, true);
+    fm_engine_project(pass, l, FM_ENGINE_DOWN, next, pass->product, true);
 }
 
 fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/project.h"
+
+#include "engine/activations.h"
+
+/* Where a matrix stands in its layer, and its shape [n, k]. */
+typedef struct matrix {
+    size_t offset;
+    size_t n;
+    size_t k;
+} matrix_t;
+
+static matrix_t matrix_of(const fm_engine_pass_t *pass,
+                          fm_engine_matrix_t matrix)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    size_t mixed = pass->heads.heads * pass->heads.head_dim;
+    const matrix_t table[] = {
+        [FM_ENGINE_QKV] = {pass->at.qkv, fm_engine_qkv_width(c),
+                           c->hidden_size},
+        [FM_ENGINE_O] = {pass->at.o, c->hidden_size, mixed},
+        [FM_ENGINE_GATE_UP] = {pass->at.gate_up, 2 * c->intermediate_size,
+                               c->hidden_size},
+        [FM_ENGINE_DOWN] = {pass->at.down, c->hidden_size,
+                            c->intermediate_size},
+    };
+
+    return table[matrix];
+}
+
+void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
+                       fm_engine_matrix_t matrix, float *out, const float *x,
+                       bool add)
+{
+    matrix_t m = matrix_of(pass, matrix);
+    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+
+    pass->be->ops->linear_forward(pass->be, out, x,
+                                  fm_engine_model_data(pass->model) + at,
+                                  pass->rows, m.k, m.n, add);
+}
+
+void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
+                                fm_engine_matrix_t matrix, float *dx,
+                                const float *dout, const float *x, float *grads)
+{
+    matrix_t m = matrix_of(pass, matrix);
+    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+
+    pass->be->ops->linear_backward(pass->be, dx, grads + at, dout, x,
+                                   fm_engine_model_data(pass->model) + at,
+                                   pass->rows, m.k, m.n);
+}
