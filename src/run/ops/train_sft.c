@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sft: imitate texts, completions and assistant turns. */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "run/ops/training.h"
+
+static fm_status_t samples(const fm_ops_training_t *training,
+                           fm_ops_samples_t *out, fm_error_t *err)
+{
+    return fm_ops_samples_make(training->model,
+                               training->run->values[training->item],
+                               &training->limit, out, err);
+}
+
+static fm_status_t step(fm_ops_training_t *training,
+                        const fm_ops_samples_t *samples, const size_t *chosen,
+                        size_t count, fm_engine_metrics_t *metrics_out,
+                        fm_error_t *err)
+{
+    fm_engine_sample_t *batch = fm_calloc(count, sizeof(*batch));
+    fm_status_t rc = FM_OK;
+
+    if (!batch) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        batch[i] = samples->samples[chosen[i]];
+    }
+    rc = fm_engine_trainer_sft(training->trainer, batch, count, metrics_out,
+                               err);
+    free(batch);
+    return rc;
+}
+
+fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err)
+{
+    static const fm_ops_method_t method = {samples, step, NULL, 0};
+
+    return fm_ops_train(run, item, &method, output, err);
+}
