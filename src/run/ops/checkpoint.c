@@ -7,6 +7,7 @@
  * the step.  "work" is the digest of what the state is of, so a state cannot
  * continue other work.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,70 +17,22 @@
 #define FORMAT "flowmesh-checkpoint/2"
 #define MANIFEST_BYTES_MAX 65536
 
-/* A block of floats that a state has. */
-typedef struct block {
+/* The planes of a trained block that are state. */
+static const struct {
+    fm_engine_plane_t plane;
     const char *name;
-    size_t count;
-    fm_status_t (*read)(const fm_ops_training_t *training, size_t count,
-                        float *host, fm_error_t *err);
-    fm_status_t (*write)(fm_ops_training_t *training, size_t count,
-                         const float *host, fm_error_t *err);
-} block_t;
+} planes[] = {{FM_ENGINE_PLANE_PARAMS, "params"},
+              {FM_ENGINE_PLANE_FIRST, "first"},
+              {FM_ENGINE_PLANE_SECOND, "second"}};
+#define PLANE_COUNT FM_COUNT_OF(planes)
 
-static fm_status_t weights_read(const fm_ops_training_t *t, size_t count,
-                                float *host, fm_error_t *err)
+/* "adapter.first"; @p name has NAME_BYTES. */
+#define NAME_BYTES 64
+static const char *plane_name(const fm_engine_block_t *block, size_t plane,
+                              char *name)
 {
-    return fm_engine_model_read(t->own.model, 0, count, host, err);
-}
-
-static fm_status_t weights_write(fm_ops_training_t *t, size_t count,
-                                 const float *host, fm_error_t *err)
-{
-    return fm_engine_model_write(t->own.model, 0, count, host, err);
-}
-
-static fm_status_t first_read(const fm_ops_training_t *t, size_t count,
-                              float *host, fm_error_t *err)
-{
-    return fm_engine_trainer_read(t->trainer, FM_ENGINE_MOMENT_FIRST, 0, count,
-                                  host, err);
-}
-
-static fm_status_t first_write(fm_ops_training_t *t, size_t count,
-                               const float *host, fm_error_t *err)
-{
-    return fm_engine_trainer_write(t->trainer, FM_ENGINE_MOMENT_FIRST, 0, count,
-                                   host, err);
-}
-
-static fm_status_t second_read(const fm_ops_training_t *t, size_t count,
-                               float *host, fm_error_t *err)
-{
-    return fm_engine_trainer_read(t->trainer, FM_ENGINE_MOMENT_SECOND, 0, count,
-                                  host, err);
-}
-
-static fm_status_t second_write(fm_ops_training_t *t, size_t count,
-                                const float *host, fm_error_t *err)
-{
-    return fm_engine_trainer_write(t->trainer, FM_ENGINE_MOMENT_SECOND, 0,
-                                   count, host, err);
-}
-
-#define BLOCKS_MAX 8
-
-/* The blocks of @p training; returns how many. */
-static size_t blocks_list(const fm_ops_training_t *training,
-                          block_t blocks[BLOCKS_MAX])
-{
-    size_t count = 0;
-    size_t weights = fm_engine_model_size(training->own.model);
-
-    blocks[count++] =
-        (block_t){"weights", weights, weights_read, weights_write};
-    blocks[count++] = (block_t){"first", weights, first_read, first_write};
-    blocks[count++] = (block_t){"second", weights, second_read, second_write};
-    return count;
+    (void)snprintf(name, NAME_BYTES, "%s.%s", block->name, planes[plane].name);
+    return name;
 }
 
 /* --- saving -------------------------------------------------------------- */
@@ -97,14 +50,20 @@ static fm_status_t digest_add(fm_json_t *object, const char *name,
     return fm_ops_output_object(output, digest, err);
 }
 
-static fm_status_t block_put(fm_ops_training_t *training, const block_t *block,
-                             fm_json_t *blocks, fm_ops_output_t *output,
-                             fm_error_t *err)
+static fm_status_t block_put(fm_ops_training_t *training, size_t index,
+                             size_t plane, fm_json_t *named,
+                             fm_ops_output_t *output, fm_error_t *err)
 {
-    uint64_t shape = block->count;
-    float *host = fm_malloc((block->count ? block->count : 1) * sizeof(*host));
+    size_t count = 0;
+    const fm_engine_block_t *block =
+        &fm_engine_trainer_blocks(training->trainer, &count)[index];
+    uint64_t shape = block->size;
+    float *host = fm_malloc(block->size * sizeof(*host));
+    char name[NAME_BYTES];
     fm_digest_t digest;
-    fm_status_t rc = host ? block->read(training, block->count, host, err)
+    fm_status_t rc = host ? fm_engine_trainer_read(training->trainer, index,
+                                                   planes[plane].plane, 0,
+                                                   block->size, host, err)
                           : fm_no_memory(err);
 
     if (rc >= 0) {
@@ -112,24 +71,27 @@ static fm_status_t block_put(fm_ops_training_t *training, const block_t *block,
                                host, &digest, err);
     }
     free(host);
-    return rc < 0 ? rc : digest_add(blocks, block->name, &digest, output, err);
+    return rc < 0 ? rc
+                  : digest_add(named, plane_name(block, plane, name), &digest,
+                               output, err);
 }
 
 static fm_status_t parts_put(fm_ops_training_t *training, fm_json_t *manifest,
                              fm_ops_output_t *output, fm_error_t *err)
 {
     const fm_buf_t *text = &training->table.text;
-    block_t blocks[BLOCKS_MAX];
-    size_t count = blocks_list(training, blocks);
     fm_json_t *named = fm_json_object();
+    size_t count = 0;
     fm_digest_t digest;
     fm_status_t rc = FM_OK;
 
+    (void)fm_engine_trainer_blocks(training->trainer, &count);
     if (!named || fm_json_set(manifest, "blocks", fm_json_keep(named)) < 0) {
         rc = fm_no_memory(err);
     }
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        rc = block_put(training, &blocks[i], named, output, err);
+    for (size_t i = 0; rc >= 0 && i < count * PLANE_COUNT; i++) {
+        rc = block_put(training, i / PLANE_COUNT, i % PLANE_COUNT, named,
+                       output, err);
     }
     fm_json_drop(named);
     if (rc < 0 || (rc = fm_cas_put(training->run->ops->cas, FM_CAS_BLOB,
@@ -204,12 +166,15 @@ fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training, fm_error_t *err)
 /* --- loading ------------------------------------------------------------- */
 
 static fm_status_t block_get(const fm_ops_training_t *training,
-                             const fm_json_t *blocks, const block_t *block,
+                             const fm_json_t *named,
+                             const fm_engine_block_t *block, size_t plane,
                              float *host, fm_error_t *err)
 {
+    char name[NAME_BYTES];
     fm_digest_t digest;
-    size_t len = 0, want = block->count * sizeof(*host);
-    fm_status_t rc = fm_ops_get_digest(blocks, block->name, &digest, err);
+    size_t len = 0, want = block->size * sizeof(*host);
+    fm_status_t rc =
+        fm_ops_get_digest(named, plane_name(block, plane, name), &digest, err);
 
     if (rc >= 0) {
         rc = fm_cas_read(training->run->ops->cas, &digest, host, want, &len,
@@ -217,7 +182,7 @@ static fm_status_t block_get(const fm_ops_training_t *training,
     }
     if (rc >= 0 && len != want) {
         rc = fm_error_set(err, FM_ERR_INVALID, "%s: %zu bytes, %zu needed",
-                          block->name, len, want);
+                          name, len, want);
     }
     return rc;
 }
@@ -227,23 +192,30 @@ static fm_status_t blocks_get(fm_ops_training_t *training,
                               const fm_json_t *manifest, fm_error_t *err)
 {
     const fm_json_t *named = fm_json_get(manifest, "blocks");
-    block_t blocks[BLOCKS_MAX];
-    size_t count = blocks_list(training, blocks), total = 0, at = 0;
+    size_t count = 0, total = 0, at = 0;
+    const fm_engine_block_t *blocks =
+        fm_engine_trainer_blocks(training->trainer, &count);
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < count; i++) {
-        total += blocks[i].count;
+        total += blocks[i].size;
     }
-    float *host = fm_calloc(total ? total : 1, sizeof(*host));
+    float *host = fm_calloc(PLANE_COUNT * total, sizeof(*host));
     if (!host) {
         return fm_no_memory(err);
     }
-    for (size_t i = 0; rc >= 0 && i < count; at += blocks[i++].count) {
-        rc = block_get(training, named, &blocks[i], host + at, err);
+    for (size_t i = 0; rc >= 0 && i < count * PLANE_COUNT; i++) {
+        const fm_engine_block_t *block = &blocks[i / PLANE_COUNT];
+        rc = block_get(training, named, block, i % PLANE_COUNT, host + at, err);
+        at += block->size;
     }
     at = 0;
-    for (size_t i = 0; rc >= 0 && i < count; at += blocks[i++].count) {
-        rc = blocks[i].write(training, blocks[i].count, host + at, err);
+    for (size_t i = 0; rc >= 0 && i < count * PLANE_COUNT; i++) {
+        size_t size = blocks[i / PLANE_COUNT].size;
+        rc = fm_engine_trainer_write(training->trainer, i / PLANE_COUNT,
+                                     planes[i % PLANE_COUNT].plane, 0, size,
+                                     host + at, err);
+        at += size;
     }
     free(host);
     return rc;

@@ -26,7 +26,7 @@ typedef struct policy policy_t;
 
 /* What tells ppo from grpo. */
 typedef struct algorithm {
-    bool value;                /* it trains a critic */
+    fm_ops_head_t head;
     const char *group_key;     /* completions a rollout; NULL: any number */
     const char *reference_key; /* above 0: the reference is needed */
     double reference_default;
@@ -151,23 +151,21 @@ static fm_status_t rollouts_open(policy_t *policy, fm_error_t *err)
     const fm_ops_training_t *training = &policy->training;
     int64_t group = 0;
     double coefficient;
-    fm_status_t rc =
-        algorithm->group_key
-            ? fm_ops_get_int(policy->options, algorithm->group_key, 2,
-                             OPS_SAMPLES_MAX, 8, &group, err)
-            : FM_OK;
+    fm_status_t rc = algorithm->group_key
+                         ? fm_ops_get_int(policy->options, algorithm->group_key,
+                                          2, OPS_SAMPLES_MAX, 8, &group, err)
+                         : FM_OK;
 
-    if (rc < 0 ||
-        (rc = fm_ops_get_real(policy->options, algorithm->reference_key, 0, 1e6,
-                              algorithm->reference_default, &coefficient,
-                              err)) < 0) {
+    if (rc < 0 || (rc = fm_ops_get_real(
+                       policy->options, algorithm->reference_key, 0, 1e6,
+                       algorithm->reference_default, &coefficient, err)) < 0) {
         fm_error_wrap(err, "training");
         return rc;
     }
-    return fm_ops_rollouts_make(
-        training->run->values[training->item],
-        fm_engine_model_config(training->model->model), (size_t)group,
-        coefficient > 0, &policy->rollouts, err);
+    return fm_ops_rollouts_make(training->run->values[training->item],
+                                fm_engine_model_config(training->model->model),
+                                (size_t)group, coefficient > 0,
+                                &policy->rollouts, err);
 }
 
 /* --- the state between updates ------------------------------------------- */
@@ -265,8 +263,8 @@ static fm_status_t steps_run(policy_t *policy, fm_error_t *err)
         rc = fm_engine_experience_step(policy->experience, &metrics, err);
         policy->stopped = metrics.stopped;
         if (rc >= 0) {
-            more = fm_engine_experience_next(policy->experience, &chosen,
-                                             &count);
+            more =
+                fm_engine_experience_next(policy->experience, &chosen, &count);
         }
         if (rc >= 0 && !metrics.stopped) {
             rc = fm_ops_training_stepped(training, &metrics, samples, taken,
@@ -337,17 +335,17 @@ static fm_status_t metrics_make(const policy_t *policy, fm_json_t **metrics_out,
     }
     bool ok = true;
     while (ok && fm_json_next(sums, &iterator, &key, &value)) {
-        ok = fm_json_set(metrics, key,
-                         fm_json_real(fm_json_real_or(value, 0) /
-                                      (double)rows)) >= 0;
+        ok = fm_json_set(
+                 metrics, key,
+                 fm_json_real(fm_json_real_or(value, 0) / (double)rows)) >= 0;
     }
     const fm_ops_training_t *t = &policy->training;
     if (!ok ||
         fm_json_set(metrics, "iteration", fm_json_int(policy->iteration)) < 0 ||
         fm_json_set(metrics, "steps", fm_json_int((int64_t)rows)) < 0 ||
         fm_json_set(metrics, "step",
-                    fm_json_int(
-                        (int64_t)fm_engine_trainer_step(t->trainer))) < 0 ||
+                    fm_json_int((int64_t)fm_engine_trainer_step(t->trainer))) <
+            0 ||
         fm_json_set(metrics, "samples",
                     fm_json_int((int64_t)policy->rollouts.count)) < 0 ||
         fm_json_set(metrics, "tokens", fm_json_int((int64_t)t->tokens)) < 0 ||
@@ -445,7 +443,7 @@ static fm_status_t update(fm_ops_run_t *run, size_t item,
                                     .item = item,
                                     .columns = algorithm->columns,
                                     .column_count = algorithm->column_count,
-                                    .head = algorithm->value},
+                                    .head = algorithm->head},
                        .algorithm = algorithm};
     fm_status_t rc;
 
@@ -486,8 +484,8 @@ fm_status_t fm_ops_ppo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
         COLUMN("explained_variance", explained_variance),
     };
     static const algorithm_t ppo = {
-        true,    NULL,           "kl_coef", 0.05, columns, FM_COUNT_OF(columns),
-        ppo_experience};
+        OPS_HEAD_CRITIC,      NULL,          "kl_coef", 0.05, columns,
+        FM_COUNT_OF(columns), ppo_experience};
 
     return update(run, item, &ppo, output, err);
 }
@@ -497,8 +495,8 @@ fm_status_t fm_ops_grpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
 {
     static const fm_ops_column_t columns[] = {COMMON_COLUMNS};
     static const algorithm_t grpo = {
-        false,  "group_size",   "beta", 0.04, columns, FM_COUNT_OF(columns),
-        grpo_experience};
+        OPS_HEAD_NONE, "group_size",         "beta",         0.04,
+        columns,       FM_COUNT_OF(columns), grpo_experience};
 
     return update(run, item, &grpo, output, err);
 }

@@ -166,8 +166,8 @@ static fm_status_t rollout_get(const fm_json_t *value, size_t r,
     if (!fm_json_is(completions, FM_JSON_ARRAY) ||
         fm_json_len(completions) != made->group) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "completions: %zu are needed, not %zu",
-                            made->group, fm_json_len(completions));
+                            "completions: %zu are needed, not %zu", made->group,
+                            fm_json_len(completions));
     }
     if (!fm_json_is(rewards, FM_JSON_ARRAY) ||
         fm_json_len(rewards) != made->group) {
@@ -180,9 +180,9 @@ static fm_status_t rollout_get(const fm_json_t *value, size_t r,
         const fm_json_t *completion = fm_json_at(completions, j);
         const fm_json_t *reward = fm_json_at(rewards, j);
         size_t at = r * made->group + j;
-        fm_status_t rc =
-            tokens_get(fm_json_get(rollout, "prompt_tokens"),
-                       fm_json_get(completion, "tokens"), config, made, at, err);
+        fm_status_t rc = tokens_get(fm_json_get(rollout, "prompt_tokens"),
+                                    fm_json_get(completion, "tokens"), config,
+                                    made, at, err);
         if (rc >= 0 && !fm_json_is_number(reward)) {
             rc = fm_error_set(err, FM_ERR_INVALID,
                               "reward: a number is needed, not %s",
@@ -237,9 +237,9 @@ fm_status_t fm_ops_rollouts_make(const fm_json_t *value,
         (rc = shape_check(value, reference, err)) < 0) {
         return rc;
     }
-    made.group = group ? group
-                       : fm_json_len(fm_json_get(fm_json_at(list, 0),
-                                                 "completions"));
+    made.group =
+        group ? group
+              : fm_json_len(fm_json_get(fm_json_at(list, 0), "completions"));
     if (made.group < 1 || made.group > OPS_SAMPLES_MAX / fm_json_len(list)) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "rollouts[0].completions: 1 to %zu are needed",

@@ -222,3 +222,19 @@ out:
     fm_ops_samples_fini(&made);
     return rc;
 }
+
+fm_status_t fm_ops_pairs_take(const fm_ops_samples_t *samples,
+                              const size_t *chosen, size_t count,
+                              fm_engine_pair_t **pairs_out, fm_error_t *err)
+{
+    fm_engine_pair_t *pairs = fm_calloc(count, sizeof(*pairs));
+
+    if (!pairs) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        pairs[i] = samples->pairs[chosen[i]];
+    }
+    *pairs_out = pairs;
+    return FM_OK;
+}

@@ -154,7 +154,8 @@ fm_status_t fm_ops_train(fm_ops_run_t *run, size_t item,
     fm_ops_training_t training = {.run = run,
                                   .item = item,
                                   .columns = method->columns,
-                                  .column_count = method->column_count};
+                                  .column_count = method->column_count,
+                                  .head = method->head};
     fm_json_t *metrics = NULL;
     fm_ops_samples_t samples = {0};
     plan_t plan = {0};
@@ -166,8 +167,10 @@ fm_status_t fm_ops_train(fm_ops_run_t *run, size_t item,
                         &plan, err)) < 0) {
         goto out;
     }
-    training.steps = training.options.total_steps = plan.steps;
+    training.steps = plan.steps;
+    fm_ops_training_schedule(&training, plan.steps);
     if ((rc = fm_ops_training_start(&training, err)) >= 0 &&
+        (rc = fm_ops_checkpoint_load(&training, err)) >= 0 &&
         (rc = steps_run(&training, method, &plan, &samples, err)) >= 0 &&
         (rc = metrics_make(&training, &plan, &metrics, err)) >= 0) {
         rc = fm_ops_training_output(&training, metrics, output, err);

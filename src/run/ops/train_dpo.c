@@ -14,29 +14,44 @@ static fm_status_t pairs(const fm_ops_training_t *training,
                              &training->limit, true, out, err);
 }
 
+static fm_status_t options_parse(const fm_json_t *training,
+                                 fm_engine_dpo_options_t *options,
+                                 fm_error_t *err)
+{
+    const char *loss;
+    fm_status_t rc;
+
+    if ((rc = fm_ops_get_real(training, "beta", 1e-9, 1e6, 0.1, &options->beta,
+                              err)) < 0 ||
+        (rc = fm_ops_get_real(training, "label_smoothing", 0, 0.499999, 0,
+                              &options->label_smoothing, err)) < 0 ||
+        (rc = fm_ops_get_text(training, "loss", "sigmoid", &loss, err)) < 0) {
+        return rc;
+    }
+    return fm_engine_dpo_loss_parse(loss, &options->loss)
+               ? FM_OK
+               : fm_error_set(err, FM_ERR_INVALID,
+                              "loss: sigmoid or ipo is allowed");
+}
+
 static fm_status_t step(fm_ops_training_t *training,
                         const fm_ops_samples_t *samples, const size_t *chosen,
                         size_t count, fm_engine_metrics_t *metrics_out,
                         fm_error_t *err)
 {
-    const fm_json_t *options = fm_json_get(training->run->params, "training");
     fm_engine_pair_t *batch = NULL;
-    double beta;
-    fm_status_t rc =
-        fm_ops_get_real(options, "beta", 1e-9, 1e6, 0.1, &beta, err);
+    fm_engine_dpo_options_t options = {0};
+    fm_status_t rc = options_parse(
+        fm_json_get(training->run->params, "training"), &options, err);
 
     if (rc < 0) {
         fm_error_wrap(err, "training");
         return rc;
     }
-    if (!(batch = fm_calloc(count, sizeof(*batch)))) {
-        return fm_no_memory(err);
+    if ((rc = fm_ops_pairs_take(samples, chosen, count, &batch, err)) >= 0) {
+        rc = fm_engine_trainer_dpo(training->trainer, batch, count, &options,
+                                   metrics_out, err);
     }
-    for (size_t i = 0; i < count; i++) {
-        batch[i] = samples->pairs[chosen[i]];
-    }
-    rc = fm_engine_trainer_dpo(training->trainer, batch, count, beta,
-                               metrics_out, err);
     free(batch);
     return rc;
 }
@@ -51,7 +66,7 @@ fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
         {"reward_rejected", offsetof(fm_engine_metrics_t, reward_rejected)},
     };
     static const fm_ops_method_t method = {pairs, step, columns,
-                                           FM_COUNT_OF(columns)};
+                                           FM_COUNT_OF(columns), OPS_HEAD_NONE};
 
     return fm_ops_train(run, item, &method, output, err);
 }

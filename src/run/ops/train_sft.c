@@ -36,7 +36,8 @@ static fm_status_t step(fm_ops_training_t *training,
 fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err)
 {
-    static const fm_ops_method_t method = {samples, step, NULL, 0};
+    static const fm_ops_method_t method = {samples, step, NULL, 0,
+                                           OPS_HEAD_NONE};
 
     return fm_ops_train(run, item, &method, output, err);
 }

@@ -4,12 +4,16 @@
  * What the training operators share: the samples, the state that is trained,
  * the table of its steps and the checkpoints.
  *
+ * What changes is the model, or with LoRA an adapter over a base that stays
+ * resident and is shared with the next training.
+ *
  * A run of sft, dpo or reward_model is a method (a row of functions) in the
  * hands of fm_ops_train(); ppo and grpo (policy.c) drive the same state.
  */
 #ifndef FM_RUN_OPS_TRAINING_H
 #define FM_RUN_OPS_TRAINING_H
 
+#include "run/model/model.h"
 #include "run/ops/internal.h"
 
 /** Samples, pairs or rollouts of one item: what a step's row can name. */
@@ -40,6 +44,12 @@ FM_MUST_USE fm_status_t fm_ops_pairs_make(const fm_ops_model_t *model,
                                           bool reference, fm_ops_samples_t *out,
                                           fm_error_t *err);
 
+/** Those of a step in one array; free() it. */
+FM_MUST_USE fm_status_t fm_ops_pairs_take(const fm_ops_samples_t *samples,
+                                          const size_t *chosen, size_t count,
+                                          fm_engine_pair_t **pairs_out,
+                                          fm_error_t *err);
+
 /** A figure of a step beyond loss, grad_norm and learning_rate. */
 typedef struct fm_ops_column {
     const char *name;
@@ -65,14 +75,24 @@ FM_MUST_USE fm_status_t fm_ops_table_set(fm_ops_table_t *table,
 FM_MUST_USE fm_status_t fm_ops_table_row(const fm_ops_table_t *table, bool last,
                                          fm_json_t **row_out, fm_error_t *err);
 
+/** A scalar head that is trained along. */
+typedef enum fm_ops_head {
+    OPS_HEAD_NONE,
+    OPS_HEAD_SCORE, /**< of a reward model: it is part of the result */
+    OPS_HEAD_CRITIC /**< of a policy: it is part of the state alone */
+} fm_ops_head_t;
+
 /** A training under way. */
 typedef struct fm_ops_training {
     fm_ops_run_t *run;
     size_t item;
     const fm_ops_column_t *columns; /**< of the method */
     size_t column_count;
-    fm_ops_model_t own; /**< the model that changes */
-    const fm_ops_model_t *model;
+    fm_ops_head_t head;
+    const fm_ops_model_t *model; /**< what runs: own, or a resident base */
+    fm_ops_model_t own;          /**< the model that changes; empty with LoRA */
+    fm_model_adapter_t adapter;  /**< what changes with LoRA, else empty */
+    fm_engine_value_t *value;    /**< the head, or NULL */
     fm_engine_trainer_t *trainer;
     fm_engine_train_options_t options;
     fm_ops_limit_t limit;
@@ -90,12 +110,13 @@ typedef struct fm_ops_training {
 
 /**
  * Read params and hints, load or build what is to be trained.
- * @param training  run, item, columns set; the rest zero.
+ * @param training  run, item, columns, head set; the rest zero.
  */
 FM_MUST_USE fm_status_t fm_ops_training_open(fm_ops_training_t *training,
                                              fm_error_t *err);
-/** Make the trainer, once training->steps and options are final, and continue
- *  from the checkpoint of the run. */
+/** Let the schedule have @p total steps. */
+void fm_ops_training_schedule(fm_ops_training_t *training, uint64_t total);
+/** Make the trainer, once the options are final. */
 FM_MUST_USE fm_status_t fm_ops_training_start(fm_ops_training_t *training,
                                               fm_error_t *err);
 void fm_ops_training_fini(fm_ops_training_t *training);
@@ -153,6 +174,7 @@ typedef struct fm_ops_method {
                         fm_error_t *err);
     const fm_ops_column_t *columns;
     size_t column_count;
+    fm_ops_head_t head;
 } fm_ops_method_t;
 
 /** The operator of @p method (train.c). */
