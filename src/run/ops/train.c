@@ -87,6 +87,7 @@ static fm_status_t steps_run(fm_ops_training_t *training,
         size_t count = 0;
         const size_t *chosen = order_take(training, plan, step, &order, &count);
 
+        fm_engine_trainer_name(training->trainer, chosen);
         rc = method->step(training, samples, chosen, count, &metrics, err);
         if (rc >= 0) {
             rc = fm_ops_training_stepped(training, &metrics, chosen, count,
