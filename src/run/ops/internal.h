@@ -24,6 +24,7 @@
 typedef struct fm_ops_model {
     fm_engine_model_t *model;
     fm_engine_tokenizer_t *tokenizer;
+    struct fm_engine_value *score; /*SHIM*/
     size_t bytes;
 } fm_ops_model_t;
 
@@ -224,6 +225,14 @@ fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
 fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
+fm_status_t fm_ops_lora_sft(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward_model(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_ppo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_grpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                        fm_error_t *err);
 fm_status_t fm_ops_evaluate(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
 

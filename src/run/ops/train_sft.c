@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sft: imitate texts, completions and assistant turns. */
+/* sft and lora_sft: imitate texts, completions and assistant turns. */
 #include <stdlib.h>
 
 #include "base/mem.h"
@@ -33,11 +33,24 @@ static fm_status_t step(fm_ops_training_t *training,
     return rc;
 }
 
+static const fm_ops_method_t method = {samples, step, NULL, 0, OPS_HEAD_NONE};
+
 fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err)
 {
-    static const fm_ops_method_t method = {samples, step, NULL, 0,
-                                           OPS_HEAD_NONE};
+    return fm_ops_train(run, item, &method, output, err);
+}
 
+fm_status_t fm_ops_lora_sft(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err)
+{
+    const fm_json_t *lora = fm_json_get(run->params, "lora");
+    const fm_json_t *adapter = fm_json_get(run->params, "adapter");
+
+    if (!fm_json_is(lora, FM_JSON_OBJECT) && !fm_json_str(adapter)) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "lora: {r, alpha, …}, or an adapter to train on, "
+                            "is needed");
+    }
     return fm_ops_train(run, item, &method, output, err);
 }

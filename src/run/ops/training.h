@@ -99,9 +99,11 @@ typedef struct fm_ops_training {
     fm_digest_t work; /**< of parameters and value: whose state it is */
     uint64_t tokens;  /**< run through the model so far */
     fm_ops_table_t table;
+    double warmup_ratio; /**< of the schedule's steps; 0: warmup_steps say */
     /* when to say something and to save; no part of the result */
-    uint64_t steps;     /**< of the whole run */
-    int64_t save_steps; /**< 0: not by steps */
+    uint64_t steps;      /**< of this run, once they are known */
+    uint64_t step_begin; /**< of the trainer before this run */
+    int64_t save_steps;  /**< 0: not by steps */
     int64_t save_ns;
     int64_t saved_ns;     /**< the last save, or the start */
     int64_t said_ns;      /**< the last progress, or the start */
