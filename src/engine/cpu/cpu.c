@@ -12,9 +12,11 @@
 static void *cpu_alloc(fm_engine_backend_t *be, size_t bytes)
 {
     const size_t align = 64;
+    const size_t large = (size_t)1 << 26; /* worth reading a few files for */
 
     (void)be;
-    if (fm_fault("base.alloc") || bytes > SIZE_MAX - align) {
+    if (fm_fault("base.alloc") || bytes > SIZE_MAX - align ||
+        (bytes >= large && bytes > fm_engine_cpu_memory_left())) {
         return NULL;
     }
     size_t rounded = (bytes + align) / align * align;
