@@ -23,8 +23,12 @@ static const operator_row_t operators[] = {
     {{"data_retrieval", 1, false, false}, fm_ops_data_retrieval, NULL},
     {{"inference", 1, true, true}, NULL, fm_ops_inference},
     {{"logprobs", 1, true, true}, fm_ops_logprobs, NULL},
-    {{"sft", 1, true, false}, fm_ops_sft, NULL},
-    {{"dpo", 1, true, false}, fm_ops_dpo, NULL},
+    {{"sft", 2, true, false}, fm_ops_sft, NULL},
+    {{"dpo", 2, true, false}, fm_ops_dpo, NULL},
+    {{"lora_sft", 1, true, false}, fm_ops_lora_sft, NULL},
+    {{"reward_model", 1, true, false}, fm_ops_reward_model, NULL},
+    {{"ppo", 1, true, false}, fm_ops_ppo, NULL},
+    {{"grpo", 1, true, false}, fm_ops_grpo, NULL},
     {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
 };
 #define OPERATOR_COUNT FM_COUNT_OF(operators)
