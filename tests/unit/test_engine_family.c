@@ -382,7 +382,8 @@ static void test_training(void)
         reference_open(&r, names[n]);
         fm_engine_train_options_t options = options_read(&r);
         FM_ASSERT_OK(
-            fm_engine_trainer_create(r.model, &options, &trainer, &r.err),
+            fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
+                                     &options, &trainer, &r.err),
             &r.err);
         size_t size = fm_engine_model_size(r.model);
         float *host = fm_malloc(size * sizeof(*host));
