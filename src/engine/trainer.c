@@ -80,10 +80,14 @@ fm_status_t fm_engine_trainer_create(const fm_engine_parts_t *parts,
     if (options) {
         trainer->options = *options;
     }
+    unsigned flags = FM_ENGINE_PASS_TRAIN;
+    if (trainer->options.gradient_checkpointing) {
+        flags |= FM_ENGINE_PASS_CHECKPOINT;
+    }
     blocks_list(trainer);
     if ((rc = fm_engine_train_options_check(&trainer->options, err)) < 0 ||
         (rc = planes_alloc(trainer, err)) < 0 ||
-        (rc = fm_engine_pass_create(parts->model, true, &trainer->pass, err)) <
+        (rc = fm_engine_pass_create(parts->model, flags, &trainer->pass, err)) <
             0) {
         goto out;
     }
