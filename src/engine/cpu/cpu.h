@@ -43,6 +43,22 @@ void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
                                    size_t rows, size_t k, size_t n);
+void fm_engine_cpu_bias_add(fm_engine_backend_t *be, float *x,
+                            const float *bias, size_t rows, size_t n);
+void fm_engine_cpu_bias_backward(fm_engine_backend_t *be, float *dbias,
+                                 const float *dout, size_t rows, size_t n);
+void fm_engine_cpu_head_norm_forward(fm_engine_backend_t *be, float *qkv,
+                                     float *unit, float *rstd,
+                                     const float *q_weight,
+                                     const float *k_weight, float eps,
+                                     size_t rows,
+                                     const fm_engine_heads_t *heads);
+void fm_engine_cpu_head_norm_backward(fm_engine_backend_t *be, float *dqkv,
+                                      float *dq_weight, float *dk_weight,
+                                      const float *unit, const float *rstd,
+                                      const float *q_weight,
+                                      const float *k_weight, size_t rows,
+                                      const fm_engine_heads_t *heads);
 void fm_engine_cpu_rope(fm_engine_backend_t *be, float *qkv, const float *table,
                         const int32_t *positions, size_t rows,
                         const fm_engine_heads_t *heads, bool back);
