@@ -110,9 +110,9 @@ static fm_status_t empty_make(fm_ops_t *ops, const fm_json_t *config_json,
                             "memory of this machine",
                             params);
     }
-    rc = tokenizer
-             ? fm_engine_tokenizer_create(tokenizer, &model->tokenizer, err)
-             : fm_engine_tokenizer_create_byte(&model->tokenizer, err);
+    rc = tokenizer ? fm_engine_tokenizer_create(tokenizer, NULL, 0,
+                                                &model->tokenizer, err)
+                   : fm_engine_tokenizer_create_byte(&model->tokenizer, err);
     if (rc < 0) {
         return rc;
     }
