@@ -15,18 +15,14 @@
 #include "engine/score.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
+#include "run/model/model.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
 
 /** A loaded model; owned by the cache, valid until the next model call. */
-typedef struct fm_ops_model {
-    fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
-    struct fm_engine_value *score; /*SHIM*/
-    size_t bytes;
-} fm_ops_model_t;
+typedef fm_model_t fm_ops_model_t;
 
 typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
 
