@@ -124,8 +124,10 @@ fm_status_t fm_engine_model_create(const fm_engine_config_t *config,
     table_fill(model);
     if (backend && !(model->data = backend->ops->alloc(
                          backend, model->size * sizeof(float)))) {
-        rc = fm_error_set(err, FM_ERR_NO_MEMORY, "no memory for %zu parameters",
-                          model->size);
+        rc = fm_error_set(err, FM_ERR_NO_MEMORY,
+                          "no memory for a model of %zu parameters: they take "
+                          "%.1f GiB in float32",
+                          model->size, (double)model->size * 4 / 0x1p30);
         goto out;
     }
     *model_out = model;

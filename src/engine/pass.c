@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "engine/activations.h"
+#include "engine/lora.h"
 #include "engine/project.h"
 
 /* Hands out parts of a block; with base NULL only counts. */
@@ -150,7 +151,7 @@ fm_status_t fm_engine_pass_create(fm_engine_model_t *model, unsigned flags,
         be->ops->alloc(be, pass->chunk * config->vocab_size * sizeof(float));
     pass->picked = be->ops->alloc(be, hidden_bytes);
     pass->dpicked = be->ops->alloc(be, hidden_bytes);
-    pass->row_floats = be->ops->alloc(be, 2 * pass->chunk * sizeof(float));
+    pass->row_floats = be->ops->alloc(be, 4 * pass->chunk * sizeof(float));
     pass->row_ids = be->ops->alloc(be, 2 * pass->chunk * sizeof(int32_t));
     if (!pass->kept || !pass->logits || !pass->picked || !pass->dpicked ||
         !pass->row_floats || !pass->row_ids) {
@@ -171,7 +172,8 @@ fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass)
         fm_engine_backend_t *be = pass->be;
         void *blocks[] = {pass->arena,        pass->ids,     pass->offsets,
                           pass->rotary.table, pass->logits,  pass->picked,
-                          pass->dpicked,      pass->row_ids, pass->row_floats};
+                          pass->dpicked,      pass->row_ids, pass->row_floats,
+                          pass->lora_scratch};
         for (size_t i = 0; i < FM_COUNT_OF(blocks); i++) {
             be->ops->release(be, blocks[i]);
         }
@@ -238,6 +240,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
                             FM_ENGINE_BATCH_TOKENS);
     }
     if ((rc = arena_reach(pass, rows, err)) < 0 ||
+        (rc = fm_engine_lora_reach(pass, rows, err)) < 0 ||
         (rc = pack_reach(pass, batch->count, err)) < 0 ||
         (rc = fm_engine_rotary_reach(&pass->rotary, pass->be, config, longest,
                                      err)) < 0) {

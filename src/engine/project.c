@@ -2,6 +2,7 @@
 #include "engine/project.h"
 
 #include "engine/activations.h"
+#include "engine/lora.h"
 
 /* Where a matrix stands in its layer, and its shape [n, k]. */
 typedef struct matrix {
@@ -43,6 +44,7 @@ void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
     if (m.bias) {
         pass->be->ops->bias_add(pass->be, out, w + m.bias, pass->rows, m.n);
     }
+    fm_engine_lora_forward(pass, layer, matrix, out, m.n, x, m.k);
 }
 
 void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
@@ -52,12 +54,13 @@ void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
     matrix_t m = matrix_of(pass, matrix);
     size_t at = pass->at.first_layer + layer * pass->at.layer;
 
-    pass->be->ops->linear_backward(pass->be, dx, grads + at + m.offset, dout, x,
-                                   fm_engine_model_data(pass->model) + at +
-                                       m.offset,
-                                   pass->rows, m.k, m.n);
-    if (m.bias) {
+    pass->be->ops->linear_backward(
+        pass->be, dx, grads ? grads + at + m.offset : NULL, dout, x,
+        fm_engine_model_data(pass->model) + at + m.offset, pass->rows, m.k,
+        m.n);
+    if (m.bias && grads) {
         pass->be->ops->bias_backward(pass->be, grads + at + m.bias, dout,
                                      pass->rows, m.n);
     }
+    fm_engine_lora_backward(pass, layer, matrix, dx, dout, m.n, x, m.k);
 }

@@ -344,6 +344,21 @@ static void test_out_of_memory(void)
 #endif
 }
 
+/* More than any machine has is refused, not taken and killed for. */
+static void test_too_large(void)
+{
+    fm_engine_backend_t *be = NULL;
+    fm_error_t err = {0};
+
+    FM_ASSERT_OK(fm_engine_backend_create_cpu(&be, &err), &err);
+    CU_ASSERT_PTR_NULL(be->ops->alloc(be, (size_t)1 << 60));
+    CU_ASSERT_PTR_NULL(be->ops->alloc(be, SIZE_MAX));
+    void *block = be->ops->alloc(be, (size_t)1 << 26);
+    CU_ASSERT_PTR_NOT_NULL(block);
+    be->ops->release(be, block);
+    fm_engine_backend_destroy(be);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -354,6 +369,7 @@ int main(void)
         {"gradient of the whole model", test_whole_gradient},
         {"pass: refusals", test_pass_refusals},
         {"out of memory", test_out_of_memory},
+        {"more than there is", test_too_large},
     };
 
     return fm_test_main("engine model", cases, FM_COUNT_OF(cases));
