@@ -469,7 +469,7 @@ fm_status_t fm_model_export(fm_cas_t *cas, const fm_digest_t *digest,
                             .dir = temporary};
     if ((rc = all_write(&export, err)) < 0 ||
         (rc = publish(temporary, target, err)) < 0) {
-        (void)fm_file_remove_tree(temporary, NULL);
+        (void)!fm_file_remove_tree(temporary, NULL);
     }
 out:
     fm_model_manifest_fini(&manifest);

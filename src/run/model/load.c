@@ -2,7 +2,8 @@
 /*
  * From the store into the engine, a tensor at a time: read once, into the end
  * of one buffer of the largest tensor, widened there, and copied to the
- * device.  Nothing is allocated before it is known to fit.
+ * device.  The parameters are allocated first: what does not fit is refused
+ * before a tensor is read.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,10 +11,6 @@
 
 #include "base/mem.h"
 #include "run/model/model.h"
-
-/* What a process needs besides parameters: activations of a short batch, the
- * store's index, libraries. */
-#define SPARE_BYTES ((uint64_t)64 << 20)
 
 void fm_model_fini(fm_model_t *model)
 {
@@ -33,22 +30,24 @@ void fm_model_adapter_fini(fm_model_adapter_t *adapter)
 
 /* --- making --------------------------------------------------------------- */
 
-static fm_status_t memory_check(const fm_engine_config_t *config,
-                                fm_error_t *err)
+/* The backend looks at what is free before it hands memory out. */
+static fm_status_t model_create(const fm_engine_config_t *config,
+                                fm_engine_backend_t *backend,
+                                fm_engine_model_t **model_out, fm_error_t *err)
 {
-    uint64_t count = fm_engine_config_param_count(config);
-    uint64_t need = count * sizeof(float) + SPARE_BYTES;
-    uint64_t have = fm_model_memory_free();
+    fm_status_t rc = fm_engine_model_create(config, backend, model_out, err);
 
-    if (need > have) {
-        return fm_error_set(
-            err, FM_ERR_LIMIT,
-            "a model of %" PRIu64 " parameters takes %" PRIu64
-            " MiB as float32, and %" PRIu64 " MiB are free here: run it where "
-            "there is more memory, or give the job more (--mem)",
-            count, need >> 20, have >> 20);
+    if (rc == FM_ERR_NO_MEMORY) {
+        size_t count = fm_engine_config_param_count(config);
+        rc = fm_error_set(err, FM_ERR_LIMIT,
+                          "a model of %zu parameters takes %zu MiB as float32, "
+                          "and this process may take %zu MiB more: run it "
+                          "where there is more memory, or give the job more "
+                          "(--mem)",
+                          count, count * sizeof(float) >> 20,
+                          fm_engine_cpu_memory_left() >> 20);
     }
-    return FM_OK;
+    return rc;
 }
 
 static fm_status_t tokenizer_make(fm_cas_t *cas, const fm_json_t *description,
@@ -91,7 +90,7 @@ static fm_status_t empty_make(fm_cas_t *cas, const fm_engine_config_t *config,
                               fm_engine_backend_t *backend, fm_model_t *model,
                               fm_error_t *err)
 {
-    fm_status_t rc = memory_check(config, err);
+    fm_status_t rc = model_create(config, backend, &model->model, err);
 
     if (rc < 0) {
         return rc;
@@ -108,7 +107,7 @@ static fm_status_t empty_make(fm_cas_t *cas, const fm_engine_config_t *config,
                             config->vocab_size, vocab);
     }
     model->bytes = fm_engine_config_param_count(config) * sizeof(float);
-    return fm_engine_model_create(config, backend, &model->model, err);
+    return FM_OK;
 }
 
 fm_status_t fm_model_make(fm_cas_t *cas, const fm_json_t *config_json,

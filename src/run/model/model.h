@@ -98,9 +98,8 @@ typedef struct fm_model {
 void fm_model_fini(fm_model_t *model);
 
 /**
- * A model with all parameters zero and its tokenizer, after a look at what is
- * free: a model that does not fit is refused with the numbers, before anything
- * is allocated.
+ * A model with all parameters zero and its tokenizer.  One that does not fit
+ * what is free is refused with the numbers, before anything is read.
  * @param tokenizer  a description; NULL: byte-level.
  * @param cas        read for the tokenizer; may be NULL without one of "json".
  * @retval FM_ERR_LIMIT  it does not fit.
@@ -154,11 +153,5 @@ FM_MUST_USE fm_status_t
 fm_model_adapter_store(fm_cas_t *cas, const fm_model_adapter_t *adapter,
                        const fm_digest_t *base, fm_model_object_fn *on_object,
                        void *ctx, fm_digest_t *digest_out, fm_error_t *err);
-
-/* --- memory --------------------------------------------------------------- */
-
-/** Bytes this process may still allocate: the least of what is available on
- *  the machine, in its control groups, and under its own limits. */
-uint64_t fm_model_memory_free(void);
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@
 
 #define CONFIG "adapter_config.json"
 #define PREFIX "base_model.model."
-#define NAME_BYTES (FM_ENGINE_SAFETENSORS_NAME_MAX + 32)
+#define MODULE_BYTES (FM_ENGINE_SAFETENSORS_NAME_MAX + 1)
+#define NAME_BYTES (MODULE_BYTES + 32) /* with prefix and end */
 
 /* --- configuration -------------------------------------------------------- */
 
@@ -126,7 +128,7 @@ static bool matrix_parse(const char *name, struct matrix *matrix)
     static const char *const ends[] = {".lora_A.weight", ".lora_B.weight",
                                        ".lora_A.default.weight",
                                        ".lora_B.default.weight"};
-    char module[NAME_BYTES];
+    char module[MODULE_BYTES];
 
     memset(matrix, 0, sizeof(*matrix));
     if (strncmp(name, PREFIX, strlen(PREFIX)) != 0 ||

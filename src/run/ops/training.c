@@ -390,6 +390,20 @@ static fm_status_t table_store(fm_ops_training_t *training,
     return name_set(output, "table", &digest, err);
 }
 
+static fm_status_t table_store(fm_ops_training_t *training,
+                               fm_ops_output_t *output, fm_error_t *err)
+{
+    const fm_buf_t *text = &training->table.text;
+    fm_digest_t digest;
+    fm_status_t rc = fm_cas_put(training->run->ops->cas, FM_CAS_BLOB,
+                                text->data, text->len, &digest, err);
+
+    if (rc < 0 || (rc = fm_ops_output_object(output, &digest, err)) < 0) {
+        return rc;
+    }
+    return name_set(output, "table", &digest, err);
+}
+
 static fm_status_t object_add(void *ctx, const fm_digest_t *digest,
                               fm_error_t *err)
 {
@@ -409,8 +423,8 @@ static fm_status_t adapter_store(fm_ops_training_t *training,
             : fm_ops_model_store(run->ops, training->model, output, &base, err);
 
     if (rc < 0 ||
-        (rc = fm_model_adapter_store(run->ops->cas, &training->adapter, &base,
-                                     object_add, output, &digest, err)) < 0 ||
+        (rc = fm_ops_adapter_store(run->ops, &training->adapter, &base, output,
+                                   &digest, err)) < 0 ||
         (rc = name_set(output, "model", &base, err)) < 0) {
         return rc;
     }
