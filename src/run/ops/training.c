@@ -390,26 +390,6 @@ static fm_status_t table_store(fm_ops_training_t *training,
     return name_set(output, "table", &digest, err);
 }
 
-static fm_status_t table_store(fm_ops_training_t *training,
-                               fm_ops_output_t *output, fm_error_t *err)
-{
-    const fm_buf_t *text = &training->table.text;
-    fm_digest_t digest;
-    fm_status_t rc = fm_cas_put(training->run->ops->cas, FM_CAS_BLOB,
-                                text->data, text->len, &digest, err);
-
-    if (rc < 0 || (rc = fm_ops_output_object(output, &digest, err)) < 0) {
-        return rc;
-    }
-    return name_set(output, "table", &digest, err);
-}
-
-static fm_status_t object_add(void *ctx, const fm_digest_t *digest,
-                              fm_error_t *err)
-{
-    return fm_ops_output_object(ctx, digest, err);
-}
-
 /* The base as it is (stored first when it never was), and the adapter. */
 static fm_status_t adapter_store(fm_ops_training_t *training,
                                  fm_ops_output_t *output, fm_error_t *err)
