@@ -349,6 +349,52 @@ static void test_checkpoint_parts(void)
     }
 }
 
+/* A state whose parts are lost is passed over: the run starts anew. */
+static void test_checkpoint_damaged(void)
+{
+    world_t world = {0};
+    leg_t leg = {.after = 2};
+    seen_t whole = {0}, again = {0};
+    fm_buf_t bytes = {0};
+    fm_digest_t digest;
+    fm_error_t err = {0};
+    char text[FM_DIGEST_TEXT_BYTES];
+    char *params = params_of(0, true);
+
+    world_open(&world, "w");
+    world_run(&world, "sft", params, SAMPLES, &whole);
+    CU_ASSERT_EQUAL(leg_run(&world, "sft", params, SAMPLES, NULL, &leg),
+                    FM_ERR_CANCELLED);
+    FM_ASSERT_OK(fm_cas_get(world.cas, &leg.seen.checkpoint, &bytes, &err),
+                 &err);
+    fm_json_t *manifest = json_of(fm_buf_cstr(&bytes));
+    static const char lost[] = "sha256:00000000000000000000000000000000000000"
+                               "00000000000000000000000001";
+    CU_ASSERT_EQUAL(fm_json_set(fm_json_get(manifest, "blocks"),
+                                "adapter.second", fm_json_string(lost)),
+                    FM_OK);
+    char *canonical = fm_json_canonical(manifest);
+    FM_ASSERT_OK(fm_cas_put(world.cas, FM_CAS_CHECKPOINT, canonical,
+                            strlen(canonical), &digest, &err),
+                 &err);
+    FM_ASSERT_OK(fm_cas_seal(world.cas, &err), &err);
+    CU_ASSERT_EQUAL(world_run_hints(&world, "sft", params, SAMPLES,
+                                    "{\"logging_steps\":7}",
+                                    fm_digest_format(&digest, text), &again),
+                    FM_OK);
+    CU_ASSERT_EQUAL(again.progresses, 2); /* all 14 steps, every 7th said */
+    CU_ASSERT_PTR_NOT_NULL_FATAL(again.outputs[0]);
+    CU_ASSERT_STRING_EQUAL(again.outputs[0], whole.outputs[0]);
+    free(canonical);
+    fm_json_drop(manifest);
+    fm_buf_fini(&bytes);
+    free(params);
+    seen_fini(&leg.seen);
+    seen_fini(&whole);
+    seen_fini(&again);
+    world_close(&world, true);
+}
+
 /* save_seconds saves without being asked to stop. */
 static void test_save_seconds(void)
 {
@@ -752,6 +798,7 @@ int main(void)
         {"every method learns", test_learns},
         {"resume bit for bit", test_resume},
         {"a checkpoint has what changes", test_checkpoint_parts},
+        {"a damaged checkpoint", test_checkpoint_damaged},
         {"when checkpoints are saved", test_save_seconds},
         {"LoRA: base and adapter", test_lora_base},
         {"policies: states", test_policy_state},
