@@ -13,8 +13,9 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,      &fm_cli_validate, &fm_cli_result,  &fm_cli_lineage,
-    &fm_cli_cas_stat, &fm_cli_cas_ls,   &fm_cli_cas_get, &fm_cli_cas_verify,
+    &fm_cli_run,     &fm_cli_validate,     &fm_cli_result,
+    &fm_cli_lineage, &fm_cli_explain_miss, &fm_cli_cas_stat,
+    &fm_cli_cas_ls,  &fm_cli_cas_get,      &fm_cli_cas_verify,
 };
 
 static const char about[] =
@@ -74,7 +75,7 @@ static bool list_commands(const char *prefix, FILE *out)
 
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
         if (strncmp(commands[i]->name, prefix, strlen(prefix)) == 0) {
-            (void)fprintf(out, "  %-12s %s\n", commands[i]->name,
+            (void)fprintf(out, "  %-14s %s\n", commands[i]->name,
                           commands[i]->summary);
             any = true;
         }
