@@ -49,6 +49,7 @@ extern const fm_cli_command_t fm_cli_run;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
+extern const fm_cli_command_t fm_cli_explain_miss;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;
