@@ -707,9 +707,9 @@ static void policy_learns(const char *type, const char *training, int group,
 static void test_policy_learns(void)
 {
     static const char grpo[] = "\"group_size\":8,\"beta\":0,\"epochs\":2,"
-                               "\"mini_batch_size\":16,\"learning_rate\":0.01";
+                               "\"mini_batch_size\":16,\"learning_rate\":0.02";
     static const char ppo[] = "\"kl_coef\":0,\"epochs\":4,"
-                              "\"mini_batch_size\":8,\"learning_rate\":0.01";
+                              "\"mini_batch_size\":8,\"learning_rate\":0.02";
 
     policy_learns("grpo", grpo, 8, false);
     policy_learns("grpo", grpo, 8, true);
