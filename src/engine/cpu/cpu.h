@@ -39,6 +39,10 @@ void fm_engine_cpu_linear_forward(fm_engine_backend_t *be, float *out,
 void fm_engine_cpu_linear_rows(fm_engine_backend_t *be, float *out,
                                const float *x, const float *weight, size_t rows,
                                size_t k, size_t n, bool add);
+/** linear_rows with rows of @p out @p ldo floats apart. */
+void fm_engine_cpu_linear_strided(float *out, size_t ldo, const float *x,
+                                  const float *weight, size_t rows, size_t k,
+                                  size_t n, bool add);
 void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
