@@ -61,14 +61,17 @@ void fm_engine_cpu_attention_backward(fm_engine_backend_t *be, float *dqkv,
                                       const fm_engine_heads_t *heads);
 void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
                                const fm_engine_cache_t *cache, const float *qkv,
-                               const int32_t *slots, const int32_t *positions,
-                               size_t rows, const fm_engine_heads_t *heads);
-void fm_engine_cpu_attention_decode(fm_engine_backend_t *be, float *out,
-                                    const float *qkv,
-                                    const fm_engine_cache_t *cache,
-                                    const int32_t *slots,
-                                    const int32_t *positions, size_t rows,
-                                    const fm_engine_heads_t *heads);
+                               const fm_engine_paging_t *paging, size_t rows,
+                               const fm_engine_heads_t *heads);
+void fm_engine_cpu_attention_pages(fm_engine_backend_t *be, float *out,
+                                   const float *qkv,
+                                   const fm_engine_cache_t *cache,
+                                   const fm_engine_paging_t *paging,
+                                   size_t rows, const fm_engine_heads_t *heads);
+void fm_engine_cpu_lora_rows(fm_engine_backend_t *be, float *out, size_t ldo,
+                             const float *x, size_t rows, size_t k, size_t n,
+                             const fm_engine_lora_t *adapters,
+                             const int32_t *which);
 void fm_engine_cpu_swiglu_forward(fm_engine_backend_t *be, float *out,
                                   const float *gate_up, size_t rows,
                                   size_t width);
