@@ -30,6 +30,13 @@ struct fm_engine_pass {
     fm_engine_rotary_t rotary;
     bool train;
 
+    const fm_engine_adapter_t *adapter; /* NULL: none */
+    float *adapter_grads;               /* device, adapter size; NULL: none */
+    bool dropout_on;
+    fm_engine_dropout_t dropout;
+    float *lora_scratch; /* see lora.c */
+    size_t lora_floats;
+
     float *arena;
     size_t capacity; /* rows the arena holds */
     size_t rows;     /* rows of the last forward(); 0 before it */
@@ -56,7 +63,7 @@ struct fm_engine_pass {
     float *logits;     /* device [chunk, vocab] */
     float *picked;     /* device [chunk, C] */
     float *dpicked;    /* device [chunk, C] */
-    float *row_floats; /* device [2, chunk]: logp, scales */
+    float *row_floats; /* device [4, chunk]: logp, scales, entropy and its */
     int32_t *row_ids;  /* device [2, chunk]: rows, targets */
 };
 

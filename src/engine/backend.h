@@ -60,6 +60,21 @@ typedef struct fm_engine_paging {
     size_t stride;
 } fm_engine_paging_t;
 
+/** A low-rank update of a matrix [n, k]: scale · B·A (Hu et al., 2021). */
+typedef struct fm_engine_lora {
+    const float *a; /**< device [rank, k]; NULL: there is none */
+    const float *b; /**< device [n, rank] */
+    size_t rank;
+    float scale; /**< alpha / rank */
+} fm_engine_lora_t;
+
+/** Which elements dropout takes away (see backend function dropout). */
+typedef struct fm_engine_mask {
+    uint64_t key;
+    uint64_t first_row; /**< number of the call's first row */
+    float rate;         /**< the share taken away; at least 0, below 1 */
+} fm_engine_mask_t;
+
 /** One AdamW update (see backend function adamw). */
 typedef struct fm_engine_adamw {
     float learning_rate;
@@ -106,7 +121,7 @@ typedef struct fm_engine_ops {
     void (*rmsnorm_forward)(fm_engine_backend_t *be, float *out, float *rstd,
                             const float *x, const float *weight, float eps,
                             size_t rows, size_t width);
-    /** dx += …; dweight[width] += … */
+    /** dx += …; dweight[width] += …, NULL: not wanted. */
     void (*rmsnorm_backward)(fm_engine_backend_t *be, float *dx, float *dweight,
                              const float *dout, const float *x,
                              const float *weight, const float *rstd,
@@ -133,6 +148,26 @@ typedef struct fm_engine_ops {
                             const float *dout, const float *x,
                             const float *weight, size_t rows, size_t k,
                             size_t n);
+
+    /** out[row·ldo … + n) += scale · x[rows, k] · Aᵀ · Bᵀ; out points at the
+     *  first of the n columns.  scratch[rows, rank] is overwritten. */
+    void (*lora_forward)(fm_engine_backend_t *be, float *out, size_t ldo,
+                         const float *x, const fm_engine_lora_t *lora,
+                         float *scratch, size_t rows, size_t k, size_t n);
+    /** dx[rows, k] += scale · dout · B · A; da[rank, k] and db[n, rank] +=
+     *  their gradients, NULL: not wanted.  scratch[2, rows, rank]. */
+    void (*lora_backward)(fm_engine_backend_t *be, float *dx, float *da,
+                          float *db, const float *dout, size_t ldo,
+                          const float *x, const fm_engine_lora_t *lora,
+                          float *scratch, size_t rows, size_t k, size_t n);
+    /** out[rows, width] = (or +=, when @p add) x · m / (1 − rate).  m is 0
+     *  where the upper 32 bits of SplitMix64's output at counter (first_row +
+     *  row) · width + column + 1 of the stream `key` are below rate · 2³²,
+     *  else 1: the same mask on every device, whatever the micro-batch.
+     *  Its own gradient, with x and out in each other's place. */
+    void (*dropout)(fm_engine_backend_t *be, float *out, const float *x,
+                    const fm_engine_mask_t *mask, size_t rows, size_t width,
+                    bool add);
 
     /** Rotate the first heads + kv_heads heads of qkv in place by the angle of
      *  positions[rows]; table [position, 2, head_dim/2] holds cos, sin;
@@ -180,6 +215,15 @@ typedef struct fm_engine_ops {
     void (*logprob)(fm_engine_backend_t *be, float *logp, float *logits,
                     const int32_t *targets, const float *scales, size_t rows,
                     size_t vocab);
+
+    /** As logprob, with entropy[rows] = −Σ p log p in natural logarithms;
+     *  logits becomes scales · d logp / d logits + entropy_scales ·
+     *  d entropy / d logits.  Both scales, or neither. */
+    void (*logprob_entropy)(fm_engine_backend_t *be, float *logp,
+                            float *entropy, float *logits,
+                            const int32_t *targets, const float *scales,
+                            const float *entropy_scales, size_t rows,
+                            size_t vocab);
 
     /** *sum (host) = Σ x², in float64; waits. */
     void (*sum_squares)(fm_engine_backend_t *be, double *sum, const float *x,

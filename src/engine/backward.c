@@ -12,7 +12,7 @@ static void mlp_backward(fm_engine_pass_t *pass, size_t l, float *grads)
 {
     size_t at = pass->at.first_layer + l * pass->at.layer;
     const float *w = fm_engine_model_data(pass->model) + at;
-    float *g = grads + at;
+    float *g = grads ? grads + at : NULL;
     const struct fm_engine_layer_kept *k = &pass->kept[l];
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
@@ -31,16 +31,16 @@ static void mlp_backward(fm_engine_pass_t *pass, size_t l, float *grads)
                          hidden);
     fm_engine_project_backward(pass, l, FM_ENGINE_GATE_UP, pass->dnormed,
                                pass->dgate_up, pass->normed, grads);
-    ops->rmsnorm_backward(be, pass->dx, g + pass->at.post_norm, pass->dnormed,
-                          k->mid, w + pass->at.post_norm, k->mid_rstd, n,
-                          hidden);
+    ops->rmsnorm_backward(be, pass->dx, g ? g + pass->at.post_norm : NULL,
+                          pass->dnormed, k->mid, w + pass->at.post_norm,
+                          k->mid_rstd, n, hidden);
 }
 
 static void attention_backward(fm_engine_pass_t *pass, size_t l, float *grads)
 {
     size_t at = pass->at.first_layer + l * pass->at.layer;
     const float *w = fm_engine_model_data(pass->model) + at;
-    float *g = grads + at;
+    float *g = grads ? grads + at : NULL;
     const struct fm_engine_layer_kept *k = &pass->kept[l];
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
@@ -59,8 +59,9 @@ static void attention_backward(fm_engine_pass_t *pass, size_t l, float *grads)
                          hidden);
     fm_engine_project_backward(pass, l, FM_ENGINE_QKV, pass->dnormed,
                                pass->dqkv, pass->normed, grads);
-    ops->rmsnorm_backward(be, pass->dx, g + pass->at.input_norm, pass->dnormed,
-                          k->x, w + pass->at.input_norm, k->rstd, n, hidden);
+    ops->rmsnorm_backward(be, pass->dx, g ? g + pass->at.input_norm : NULL,
+                          pass->dnormed, k->x, w + pass->at.input_norm, k->rstd,
+                          n, hidden);
 }
 
 fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
@@ -76,15 +77,17 @@ fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
                             "backward needs a training pass after forward");
     }
     ops->zero(pass->be, pass->dx, pass->rows * c->hidden_size * sizeof(float));
-    ops->rmsnorm_backward(pass->be, pass->dx, grads + pass->at.norm,
-                          pass->dhidden, pass->kept[layers].x,
-                          w + pass->at.norm, pass->hidden_rstd, pass->rows,
-                          c->hidden_size);
+    ops->rmsnorm_backward(pass->be, pass->dx,
+                          grads ? grads + pass->at.norm : NULL, pass->dhidden,
+                          pass->kept[layers].x, w + pass->at.norm,
+                          pass->hidden_rstd, pass->rows, c->hidden_size);
     for (size_t l = layers; l-- > 0;) {
         mlp_backward(pass, l, grads);
         attention_backward(pass, l, grads);
     }
-    ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx, pass->ids,
-                     pass->rows, c->hidden_size);
+    if (grads) {
+        ops->scatter_add(pass->be, grads + pass->at.embedding, pass->dx,
+                         pass->ids, pass->rows, c->hidden_size);
+    }
     return ops->sync(pass->be, err);
 }

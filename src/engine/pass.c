@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "engine/activations.h"
+#include "engine/lora.h"
 #include "engine/project.h"
 
 /* Hands out parts of a block; with base NULL only counts. */
@@ -141,7 +142,7 @@ fm_status_t fm_engine_pass_create(fm_engine_model_t *model, bool train,
         be->ops->alloc(be, pass->chunk * config->vocab_size * sizeof(float));
     pass->picked = be->ops->alloc(be, hidden_bytes);
     pass->dpicked = be->ops->alloc(be, hidden_bytes);
-    pass->row_floats = be->ops->alloc(be, 2 * pass->chunk * sizeof(float));
+    pass->row_floats = be->ops->alloc(be, 4 * pass->chunk * sizeof(float));
     pass->row_ids = be->ops->alloc(be, 2 * pass->chunk * sizeof(int32_t));
     if (!pass->kept || !pass->logits || !pass->picked || !pass->dpicked ||
         !pass->row_floats || !pass->row_ids) {
@@ -162,7 +163,8 @@ fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass)
         fm_engine_backend_t *be = pass->be;
         void *blocks[] = {pass->arena,        pass->ids,     pass->offsets,
                           pass->rotary.table, pass->logits,  pass->picked,
-                          pass->dpicked,      pass->row_ids, pass->row_floats};
+                          pass->dpicked,      pass->row_ids, pass->row_floats,
+                          pass->lora_scratch};
         for (size_t i = 0; i < FM_COUNT_OF(blocks); i++) {
             be->ops->release(be, blocks[i]);
         }
@@ -229,6 +231,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
                             FM_ENGINE_BATCH_TOKENS);
     }
     if ((rc = arena_reach(pass, rows, err)) < 0 ||
+        (rc = fm_engine_lora_reach(pass, rows, err)) < 0 ||
         (rc = pack_reach(pass, batch->count, err)) < 0 ||
         (rc = fm_engine_rotary_reach(&pass->rotary, pass->be, config, longest,
                                      err)) < 0) {
@@ -251,8 +254,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
     return FM_OK;
 }
 
-static void layer_forward(fm_engine_pass_t *pass, size_t l,
-                          const fm_engine_cache_t *cache)
+static void layer_forward(fm_engine_pass_t *pass, size_t l)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const float *w = fm_engine_model_data(pass->model) + pass->at.first_layer +
@@ -270,10 +272,6 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
     fm_engine_project(pass, l, FM_ENGINE_QKV, k->qkv, pass->normed, false);
     ops->rope(be, k->qkv, pass->rotary.table, positions, n, &pass->heads,
               false);
-    if (cache) {
-        ops->cache_store(be, cache, k->qkv, pass->ids + 2 * n, positions, n,
-                         &pass->heads);
-    }
     ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack,
                            &pass->heads);
     ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
@@ -299,13 +297,14 @@ fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_status_t rc = batch_load(pass, batch, slots, err);
 
+    (void)caches;
     if (rc < 0) {
         return rc;
     }
     ops->gather(pass->be, pass->kept[0].x, w + pass->at.embedding, pass->ids,
                 pass->rows, c->hidden_size);
     for (size_t l = 0; l < c->num_hidden_layers; l++) {
-        layer_forward(pass, l, caches ? &caches[l] : NULL);
+        layer_forward(pass, l);
     }
     ops->rmsnorm_forward(pass->be, pass->hidden, pass->hidden_rstd,
                          pass->kept[c->num_hidden_layers].x, w + pass->at.norm,

@@ -2,6 +2,7 @@
 #include "engine/project.h"
 
 #include "engine/activations.h"
+#include "engine/lora.h"
 
 /* Where a matrix stands in its layer, and its shape [n, k]. */
 typedef struct matrix {
@@ -38,6 +39,7 @@ void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
     pass->be->ops->linear_forward(pass->be, out, x,
                                   fm_engine_model_data(pass->model) + at,
                                   pass->rows, m.k, m.n, add);
+    fm_engine_lora_forward(pass, layer, matrix, out, m.n, x, m.k);
 }
 
 void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
@@ -47,7 +49,8 @@ void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
     matrix_t m = matrix_of(pass, matrix);
     size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
 
-    pass->be->ops->linear_backward(pass->be, dx, grads + at, dout, x,
-                                   fm_engine_model_data(pass->model) + at,
-                                   pass->rows, m.k, m.n);
+    pass->be->ops->linear_backward(
+        pass->be, dx, grads ? grads + at : NULL, dout, x,
+        fm_engine_model_data(pass->model) + at, pass->rows, m.k, m.n);
+    fm_engine_lora_backward(pass, layer, matrix, dx, dout, m.n, x, m.k);
 }

@@ -99,6 +99,9 @@ static const fm_engine_ops_t cpu_ops = {
     .linear_rows = fm_engine_cpu_linear_rows,
     .lora_rows = fm_engine_cpu_lora_rows,
     .linear_backward = fm_engine_cpu_linear_backward,
+    .lora_forward = fm_engine_cpu_lora_forward,
+    .lora_backward = fm_engine_cpu_lora_backward,
+    .dropout = fm_engine_cpu_dropout,
     .rope = fm_engine_cpu_rope,
     .attention_forward = fm_engine_cpu_attention_forward,
     .attention_backward = fm_engine_cpu_attention_backward,
@@ -107,6 +110,7 @@ static const fm_engine_ops_t cpu_ops = {
     .swiglu_forward = fm_engine_cpu_swiglu_forward,
     .swiglu_backward = fm_engine_cpu_swiglu_backward,
     .logprob = fm_engine_cpu_logprob,
+    .logprob_entropy = fm_engine_cpu_logprob_entropy,
     .sum_squares = fm_engine_cpu_sum_squares,
     .adamw = fm_engine_cpu_adamw,
 };

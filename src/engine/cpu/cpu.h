@@ -33,6 +33,18 @@ void fm_engine_cpu_rmsnorm_backward(fm_engine_backend_t *be, float *dx,
                                     const float *x, const float *weight,
                                     const float *rstd, size_t rows,
                                     size_t width);
+void fm_engine_cpu_lora_forward(fm_engine_backend_t *be, float *out, size_t ldo,
+                                const float *x, const fm_engine_lora_t *lora,
+                                float *scratch, size_t rows, size_t k,
+                                size_t n);
+void fm_engine_cpu_lora_backward(fm_engine_backend_t *be, float *dx, float *da,
+                                 float *db, const float *dout, size_t ldo,
+                                 const float *x, const fm_engine_lora_t *lora,
+                                 float *scratch, size_t rows, size_t k,
+                                 size_t n);
+void fm_engine_cpu_dropout(fm_engine_backend_t *be, float *out, const float *x,
+                           const fm_engine_mask_t *mask, size_t rows,
+                           size_t width, bool add);
 void fm_engine_cpu_linear_forward(fm_engine_backend_t *be, float *out,
                                   const float *x, const float *weight,
                                   size_t rows, size_t k, size_t n, bool add);
@@ -78,6 +90,11 @@ void fm_engine_cpu_swiglu_forward(fm_engine_backend_t *be, float *out,
 void fm_engine_cpu_swiglu_backward(fm_engine_backend_t *be, float *dgate_up,
                                    const float *dout, const float *gate_up,
                                    size_t rows, size_t width);
+void fm_engine_cpu_logprob_entropy(fm_engine_backend_t *be, float *logp,
+                                   float *entropy, float *logits,
+                                   const int32_t *targets, const float *scales,
+                                   const float *entropy_scales, size_t rows,
+                                   size_t vocab);
 void fm_engine_cpu_logprob(fm_engine_backend_t *be, float *logp, float *logits,
                            const int32_t *targets, const float *scales,
                            size_t rows, size_t vocab);
