@@ -135,8 +135,8 @@ typedef struct fm_engine_ops {
     void (*linear_rows)(fm_engine_backend_t *be, float *out, const float *x,
                         const float *weight, size_t rows, size_t k, size_t n,
                         bool add);
-    /** out[rows, n], rows @p ldo floats apart, += scale · (x[rows, k] · aᵀ) · bᵀ
-     *  with the matrices of adapter which[row] (device; −1: none) in the host
+    /** out[rows, n], rows @p ldo floats apart, += scale · (x[rows, k] · aᵀ) ·
+     * bᵀ with the matrices of adapter which[row] (device; −1: none) in the host
      *  table @p adapters; an entry without a is none.  Chen et al., 2023
      *  (Punica).  Row-invariant. */
     void (*lora_rows)(fm_engine_backend_t *be, float *out, size_t ldo,

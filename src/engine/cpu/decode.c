@@ -20,7 +20,8 @@ enum {
     QUERIES = 4, /* of a tile: share what they read of keys and values */
     PAGES = 2    /* scored at once: hides the latency of the sums */
 };
-_Static_assert(PAGE == FM_VEC_LANES, "a vector holds the keys of a page");
+_Static_assert(FM_ENGINE_PAGE_TOKENS == FM_VEC_LANES,
+               "a vector holds the keys of a page");
 
 void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
                                const fm_engine_cache_t *cache, const float *qkv,
@@ -34,9 +35,10 @@ void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
     (void)be;
     for (size_t r = 0; r < rows; r++) {
         size_t position = (size_t)paging->positions[r];
-        size_t page = (size_t)paging->tables[(size_t)paging->sequences[r] *
-                                                 paging->stride +
-                                             position / PAGE];
+        size_t page =
+            (size_t)
+                paging->tables[(size_t)paging->sequences[r] * paging->stride +
+                               position / PAGE];
         size_t lane = position % PAGE;
         const float *k = qkv + r * stride + heads->heads * dim;
         float *keys = cache->keys + page * PAGE * width + lane;
@@ -58,8 +60,8 @@ typedef struct tile {
     float *out[QUERIES];
     size_t first[QUERIES]; /* positions it sees: [first, end) */
     size_t end[QUERIES];
-    size_t count;       /* queries */
-    const float *keys;  /* of this head in page 0 */
+    size_t count;      /* queries */
+    const float *keys; /* of this head in page 0 */
     const float *values;
     const int32_t *table; /* page of each 16 positions */
     size_t page_floats;
@@ -139,10 +141,9 @@ FM_VEC_INLINE void tile_softmax(const tile_t *t, size_t query)
 
     for (size_t j = 0; j < width; j += FM_VEC_LANES) {
         vec_bits_t at = lanes + (uint32_t)j;
-        vec_bits_t seen =
-            (vec_bits_t)(at >= low) & (vec_bits_t)(at < high);
-        vec_t s = vec_select(seen, vec_load(row + j) * scale,
-                             vec_set(-INFINITY));
+        vec_bits_t seen = (vec_bits_t)(at >= low) & (vec_bits_t)(at < high);
+        vec_t s =
+            vec_select(seen, vec_load(row + j) * scale, vec_set(-INFINITY));
         vec_store(row + j, s);
         best = vec_max(best, s);
     }
@@ -151,10 +152,9 @@ FM_VEC_INLINE void tile_softmax(const tile_t *t, size_t query)
     }
     for (size_t j = 0; j < width; j += FM_VEC_LANES) {
         vec_bits_t at = lanes + (uint32_t)j;
-        vec_bits_t seen =
-            (vec_bits_t)(at >= low) & (vec_bits_t)(at < high);
-        vec_t e = vec_select(seen, vec_exp(vec_load(row + j) - max),
-                             (vec_t){0});
+        vec_bits_t seen = (vec_bits_t)(at >= low) & (vec_bits_t)(at < high);
+        vec_t e =
+            vec_select(seen, vec_exp(vec_load(row + j) - max), (vec_t){0});
         vec_store(row + j, e);
         sums += e;
     }
@@ -266,8 +266,7 @@ void fm_engine_cpu_attention_pages(fm_engine_backend_t *be, float *out,
                                    size_t rows, const fm_engine_heads_t *heads)
 {
     size_t dim = heads->head_dim;
-    float *scores =
-        fm_engine_cpu_scratch(be, QUERIES * paging->stride * PAGE);
+    float *scores = fm_engine_cpu_scratch(be, QUERIES * paging->stride * PAGE);
     size_t run = 0;
 
     for (size_t r = 0; scores && r < rows; r += run) {
@@ -276,13 +275,13 @@ void fm_engine_cpu_attention_pages(fm_engine_backend_t *be, float *out,
              run++) {
         }
         for (size_t g = 0; g < heads->kv_heads; g++) {
-            const tile_t t = {
-                .keys = cache->keys + g * PAGE * dim,
-                .values = cache->values + g * PAGE * dim,
-                .table = paging->tables + (size_t)sequence * paging->stride,
-                .page_floats = PAGE * heads->kv_heads * dim,
-                .dim = dim,
-                .scores = scores};
+            const tile_t t = {.keys = cache->keys + g * PAGE * dim,
+                              .values = cache->values + g * PAGE * dim,
+                              .table = paging->tables +
+                                       (size_t)sequence * paging->stride,
+                              .page_floats = PAGE * heads->kv_heads * dim,
+                              .dim = dim,
+                              .scores = scores};
             group_run(out, qkv, t, paging->positions, r, run, g, heads);
         }
     }
