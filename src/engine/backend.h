@@ -149,6 +149,29 @@ typedef struct fm_engine_ops {
                             const float *weight, size_t rows, size_t k,
                             size_t n);
 
+    /** x[rows, n] += bias[n].  Row-invariant. */
+    void (*bias_add)(fm_engine_backend_t *be, float *x, const float *bias,
+                     size_t rows, size_t n);
+    /** dbias[n] += Σ over rows of dout[rows, n], in row order. */
+    void (*bias_backward)(fm_engine_backend_t *be, float *dbias,
+                          const float *dout, size_t rows, size_t n);
+
+    /** RMS norm of each query and key head by itself, in place in qkv (Henry
+     *  et al., 2020); weights [head_dim], one for queries, one for keys.  With
+     *  @p unit [rows, heads + kv_heads, head_dim] and @p rstd [rows, heads +
+     *  kv_heads], both or neither NULL, these receive x · rstd and rstd.
+     *  Row-invariant. */
+    void (*head_norm_forward)(fm_engine_backend_t *be, float *qkv, float *unit,
+                              float *rstd, const float *q_weight,
+                              const float *k_weight, float eps, size_t rows,
+                              const fm_engine_heads_t *heads);
+    /** dqkv in place, from what forward() gave; dq_weight, dk_weight
+     *  [head_dim] +=, both NULL when not wanted. */
+    void (*head_norm_backward)(fm_engine_backend_t *be, float *dqkv,
+                               float *dq_weight, float *dk_weight,
+                               const float *unit, const float *rstd,
+                               const float *q_weight, const float *k_weight,
+                               size_t rows, const fm_engine_heads_t *heads);
     /** out[row·ldo … + n) += scale · x[rows, k] · Aᵀ · Bᵀ; out points at the
      *  first of the n columns.  scratch[rows, rank] is overwritten. */
     void (*lora_forward)(fm_engine_backend_t *be, float *out, size_t ldo,
@@ -177,8 +200,9 @@ typedef struct fm_engine_ops {
                  const int32_t *positions, size_t rows,
                  const fm_engine_heads_t *heads, bool back);
 
-    /** Causal attention inside each sequence of @p pack: out[rows, heads·dim]
-     *  = softmax(q kᵀ/√dim) v; lse[rows, heads] = log Σ exp of the scores. */
+    /** Causal attention inside each sequence of @p pack and the window of
+     *  @p heads: out[rows, heads·dim] = softmax(q kᵀ/√dim) v; lse[rows, heads]
+     * = log Σ exp of the scores. */
     void (*attention_forward)(fm_engine_backend_t *be, float *out, float *lse,
                               const float *qkv, const fm_engine_pack_t *pack,
                               const fm_engine_heads_t *heads);

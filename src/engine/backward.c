@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The layers backward.  Only what is dear to compute again was kept: the
- * normalised inputs and the gated product are recomputed.  One buffer, dx,
- * carries the gradient of the residual stream from the last layer to the
- * first; every branch adds to it.
+ * normalised inputs and the gated product are recomputed (with checkpointing
+ * the whole layer, from its input).  One buffer, dx, carries the gradient of
+ * the residual stream from the last layer to the first; every branch adds to
+ * it.
  */
 #include "engine/activations.h"
 #include "engine/project.h"
@@ -45,15 +46,22 @@ static void attention_backward(fm_engine_pass_t *pass, size_t l, float *grads)
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_engine_backend_t *be = pass->be;
+    fm_engine_heads_t heads = fm_engine_layer_heads(c, l);
     size_t n = pass->rows;
     size_t hidden = c->hidden_size;
 
     fm_engine_project_backward(pass, l, FM_ENGINE_O, pass->dmixed, pass->dx,
                                k->mixed, grads);
     ops->attention_backward(be, pass->dqkv, pass->dmixed, k->mixed, k->qkv,
-                            k->lse, &pass->pack, &pass->heads);
-    ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n,
-              &pass->heads, true);
+                            k->lse, &pass->pack, &heads);
+    ops->rope(be, pass->dqkv, pass->rotary.table, pass->ids + n, n, &heads,
+              true);
+    if (pass->at.q_norm) {
+        ops->head_norm_backward(be, pass->dqkv, g ? g + pass->at.q_norm : NULL,
+                                g ? g + pass->at.k_norm : NULL, k->unit,
+                                k->unit_rstd, w + pass->at.q_norm,
+                                w + pass->at.k_norm, n, &heads);
+    }
     ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
                          w + pass->at.input_norm, (float)c->rms_norm_eps, n,
                          hidden);
@@ -82,6 +90,9 @@ fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
                           pass->kept[layers].x, w + pass->at.norm,
                           pass->hidden_rstd, pass->rows, c->hidden_size);
     for (size_t l = layers; l-- > 0;) {
+        if (pass->checkpoint && l + 1 < layers) { /* the last is still there */
+            fm_engine_layer_fill(pass, l, NULL);
+        }
         mlp_backward(pass, l, grads);
         attention_backward(pass, l, grads);
     }

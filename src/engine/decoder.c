@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "engine/layout.h"
 #include "engine/lora.h"
 
 struct fm_engine_decoder {
@@ -81,7 +80,7 @@ static fm_status_t rows_create(fm_engine_decoder_t *d, fm_error_t *err)
         {&d->normed, c->hidden_size},
         {&d->rstd, 1},
         {&d->qkv, fm_engine_qkv_width(c)},
-        {&d->mixed, d->heads.heads * d->heads.head_dim},
+        {&d->mixed, fm_engine_mixed_width(c)},
         {&d->gate_up, 2 * c->intermediate_size},
         {&d->product, c->intermediate_size},
     };
@@ -174,27 +173,10 @@ static void adapters_add(fm_engine_decoder_t *d, size_t layer,
     }
 }
 
-/* Where a product's weight [n, k] stands in its layer. */
-typedef struct matrix {
-    size_t weight;
-    size_t n;
-    size_t k;
-} matrix_t;
-
-static matrix_t matrix_of(const fm_engine_decoder_t *d,
-                          fm_engine_matrix_t matrix)
+static fm_engine_product_t product_of(const fm_engine_decoder_t *d,
+                                      fm_engine_matrix_t matrix)
 {
-    const fm_engine_config_t *c = fm_engine_model_config(d->model);
-    size_t mixed = d->heads.heads * d->heads.head_dim;
-    const matrix_t table[] = {
-        [FM_ENGINE_QKV] = {d->at.qkv, fm_engine_qkv_width(c), c->hidden_size},
-        [FM_ENGINE_O] = {d->at.o, c->hidden_size, mixed},
-        [FM_ENGINE_GATE_UP] = {d->at.gate_up, 2 * c->intermediate_size,
-                               c->hidden_size},
-        [FM_ENGINE_DOWN] = {d->at.down, c->hidden_size, c->intermediate_size},
-    };
-
-    return table[matrix];
+    return fm_engine_product(fm_engine_model_config(d->model), &d->at, matrix);
 }
 
 bool fm_engine_decoder_fits(const fm_engine_decoder_t *decoder,
@@ -209,7 +191,7 @@ bool fm_engine_decoder_fits(const fm_engine_decoder_t *decoder,
     for (fm_engine_matrix_t m = FM_ENGINE_QKV; m <= FM_ENGINE_DOWN; m++) {
         fm_engine_lora_part_t parts[FM_ENGINE_LORA_PARTS_MAX];
         size_t part_count = fm_engine_lora_parts(c, m, parts);
-        size_t k = matrix_of(decoder, m).k;
+        size_t k = product_of(decoder, m).k;
         for (size_t i = 0; i < part_count; i++) {
             if ((a->targets & (uint32_t)parts[i].target) == 0) {
                 continue;
@@ -233,10 +215,13 @@ static void project(fm_engine_decoder_t *d, size_t layer,
 {
     const float *w = fm_engine_model_data(d->model) + d->at.first_layer +
                      layer * d->at.layer;
-    matrix_t m = matrix_of(d, matrix);
+    fm_engine_product_t m = product_of(d, matrix);
 
     d->be->ops->linear_rows(d->be, out, x, w + m.weight, d->step->count, m.k,
                             m.n, add);
+    if (m.bias) {
+        d->be->ops->bias_add(d->be, out, w + m.bias, d->step->count, m.n);
+    }
     adapters_add(d, layer, matrix, out, m.n, x, m.k);
 }
 
@@ -252,12 +237,16 @@ static void layer_run(fm_engine_decoder_t *d, size_t l)
                                            d->ids + 2 * d->options.rows,
                                        .tables = d->tables,
                                        .stride = d->step->stride};
-    fm_engine_heads_t heads = d->heads;
+    fm_engine_heads_t heads = fm_engine_layer_heads(c, l);
     float eps = (float)c->rms_norm_eps;
 
     ops->rmsnorm_forward(d->be, d->normed, d->rstd, d->x, w + d->at.input_norm,
                          eps, rows, c->hidden_size);
     project(d, l, FM_ENGINE_QKV, d->qkv, d->normed, false);
+    if (d->at.q_norm) {
+        ops->head_norm_forward(d->be, d->qkv, NULL, NULL, w + d->at.q_norm,
+                               w + d->at.k_norm, eps, rows, &heads);
+    }
     ops->rope(d->be, d->qkv, d->rotary.table, paging.positions, rows, &heads,
               false);
     ops->cache_store(d->be, &d->caches[l], d->qkv, &paging, rows, &heads);

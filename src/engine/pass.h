@@ -31,13 +31,24 @@ typedef struct fm_engine_batch {
 /** Most tokens of one batch: keeps row numbers in 31 bits. */
 #define FM_ENGINE_BATCH_TOKENS ((size_t)1 << 22)
 
+/** What a pass keeps of its layers: flags of fm_engine_pass_create(). */
+enum {
+    /** Nothing: one set of activations for all layers; no backward(). */
+    FM_ENGINE_PASS_INFER = 0,
+    /** Everything that backward() needs. */
+    FM_ENGINE_PASS_TRAIN = 1,
+    /** With TRAIN: each layer's input alone; backward() runs a layer once more
+     *  (Chen et al., 2016).  The same bits, a third more work, and memory for
+     *  hidden_size floats a token and layer. */
+    FM_ENGINE_PASS_CHECKPOINT = 2
+};
+
 /**
  * @param model  kept; must outlive the pass.
- * @param train  keep what backward() needs; otherwise all layers share one
- *               set of activations and backward() is refused.
+ * @param flags  FM_ENGINE_PASS_…
  */
 FM_MUST_USE fm_status_t fm_engine_pass_create(fm_engine_model_t *model,
-                                              bool train,
+                                              unsigned flags,
                                               fm_engine_pass_t **pass_out,
                                               fm_error_t *err);
 fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass);

@@ -18,6 +18,10 @@ typedef struct fm_engine_cpu {
 /** At least @p count floats, content undefined; NULL (and failed) without. */
 float *fm_engine_cpu_scratch(fm_engine_backend_t *be, size_t count);
 
+/** Bytes that this process may still take, by the machine and by its control
+ *  groups; SIZE_MAX when nobody says. */
+size_t fm_engine_cpu_memory_left(void);
+
 void fm_engine_cpu_gather(fm_engine_backend_t *be, float *out,
                           const float *table, const int32_t *ids, size_t rows,
                           size_t width);
@@ -59,6 +63,22 @@ void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
                                    size_t rows, size_t k, size_t n);
+void fm_engine_cpu_bias_add(fm_engine_backend_t *be, float *x,
+                            const float *bias, size_t rows, size_t n);
+void fm_engine_cpu_bias_backward(fm_engine_backend_t *be, float *dbias,
+                                 const float *dout, size_t rows, size_t n);
+void fm_engine_cpu_head_norm_forward(fm_engine_backend_t *be, float *qkv,
+                                     float *unit, float *rstd,
+                                     const float *q_weight,
+                                     const float *k_weight, float eps,
+                                     size_t rows,
+                                     const fm_engine_heads_t *heads);
+void fm_engine_cpu_head_norm_backward(fm_engine_backend_t *be, float *dqkv,
+                                      float *dq_weight, float *dk_weight,
+                                      const float *unit, const float *rstd,
+                                      const float *q_weight,
+                                      const float *k_weight, size_t rows,
+                                      const fm_engine_heads_t *heads);
 void fm_engine_cpu_rope(fm_engine_backend_t *be, float *qkv, const float *table,
                         const int32_t *positions, size_t rows,
                         const fm_engine_heads_t *heads, bool back);
