@@ -587,6 +587,52 @@ static void test_logprob(void)
     free(dx);
 }
 
+/* x = logits; y = log-probs, then entropies. */
+static void entropy_twin(const double *x, double *y)
+{
+    logprob_twin(x, y);
+    for (size_t r = 0; r < ROWS; r++) {
+        double total = 0;
+        y[ROWS + r] = 0;
+        for (size_t i = 0; i < VOCAB; i++) {
+            total += exp(x[r * VOCAB + i]);
+        }
+        for (size_t i = 0; i < VOCAB; i++) {
+            double logp = x[r * VOCAB + i] - log(total);
+            y[ROWS + r] -= exp(logp) * logp;
+        }
+    }
+}
+
+static void test_logprob_entropy(void)
+{
+    size_t n = ROWS * VOCAB;
+    float *x = random_floats(n);
+    float *dx = floats(n);
+    /* of the log-probs, then of the entropies */
+    float scales[2 * ROWS] = {1, -0.5F, 2, 0.25F, 0, -2, 0, 0.5F, 1.5F, 3};
+    float y[2 * ROWS];
+
+    memcpy(dx, x, n * sizeof(*x));
+    be->ops->logprob_entropy(be, y, y + ROWS, dx, targets, NULL, NULL, ROWS,
+                             VOCAB);
+    CU_ASSERT(memcmp(dx, x, n * sizeof(*x)) == 0);
+    check_values("entropy", entropy_twin, x, n, y, (size_t)2 * ROWS);
+    be->ops->logprob_entropy(be, y, y + ROWS, dx, targets, scales,
+                             scales + ROWS, ROWS, VOCAB);
+    check_gradient("entropy gradient", entropy_twin, x, n, scales,
+                   (size_t)2 * ROWS, dx);
+
+    x[0] = 1e4F; /* all on one token: nothing is left to be uncertain of */
+    x[VOCAB + 50] = NAN;
+    be->ops->logprob_entropy(be, y, y + ROWS, x, targets, NULL, NULL, ROWS,
+                             VOCAB);
+    CU_ASSERT(y[0] == 0 && fabsf(y[ROWS]) < 1e-6F);
+    CU_ASSERT(isnan(y[1]) && isnan(y[ROWS + 1]) && isfinite(y[ROWS + 3]));
+    free(x);
+    free(dx);
+}
+
 /* --- rows, optimiser
  * ---------------------------------------------------------- */
 
@@ -684,6 +730,7 @@ int main(void)
         {"attention against the cache", test_attention_decode},
         {"swiglu", test_swiglu},
         {"logprob", test_logprob},
+        {"logprob and entropy", test_logprob_entropy},
         {"gather and scatter", test_gather_scatter},
         {"adamw", test_adamw},
     };
