@@ -389,127 +389,6 @@ static void test_gradient(void)
     gradient_check(0.3, FM_ENGINE_PASS_TRAIN | FM_ENGINE_PASS_CHECKPOINT);
 }
 
-/* --- the operations ------------------------------------------------------ */
-
-/* Masks follow the generator that backend.h states, and the share. */
-static void test_dropout_mask(void)
-{
-    enum { ROWS = 37, WIDTH = 53, COUNT = ROWS * WIDTH };
-    static float x[COUNT], out[COUNT], again[COUNT];
-    const fm_engine_mask_t mask = {.key = 1234, .first_row = 9, .rate = 0.25F};
-    struct fixture f;
-    uint64_t state = 1234;
-    size_t taken = 0;
-
-    fixture_open(&f, 1);
-    for (size_t i = 0; i < COUNT; i++) {
-        x[i] = (float)i + 1;
-        again[i] = 1;
-    }
-    f.be->ops->dropout(f.be, out, x, &mask, ROWS, WIDTH, false);
-    f.be->ops->dropout(f.be, again, x, &mask, ROWS, WIDTH, true);
-    for (size_t i = 0; i < 9 * WIDTH + COUNT; i++) {
-        state += UINT64_C(0x9E3779B97F4A7C15); /* SplitMix64, step by step */
-        uint64_t z = state;
-        z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-        z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-        z ^= z >> 31;
-        if (i >= 9 * WIDTH) {
-            size_t at = i - 9 * WIDTH;
-            bool gone = (z >> 32) < (UINT64_C(1) << 30);
-            float want = gone ? 0 : x[at] / 0.75F;
-            taken += gone;
-            CU_ASSERT(fabsf(out[at] - want) <= 1e-6F * want);
-            CU_ASSERT(fabsf(again[at] - 1 - want) <= 1e-6F * (want + 1));
-        }
-    }
-    CU_ASSERT(fabs((double)taken / COUNT - 0.25) < 0.03);
-    /* the second half of the rows alone, under its own number */
-    const fm_engine_mask_t later = {
-        .key = 1234, .first_row = 29, .rate = 0.25F};
-    f.be->ops->dropout(f.be, again, x + 20 * WIDTH, &later, ROWS - 20, WIDTH,
-                       false);
-    CU_ASSERT(memcmp(again, out + 20 * WIDTH,
-                     (ROWS - 20) * WIDTH * sizeof(*out)) == 0);
-    fixture_close(&f);
-}
-
-enum { OP_ROWS = 5, OP_K = 7, OP_N = 4, OP_LDO = 9 };
-enum { OP_X = OP_ROWS * OP_K, OP_A = RANK * OP_K, OP_B = OP_N * RANK };
-enum { OP_IN = OP_X + OP_A + OP_B };
-
-/* Σ r · 0.5 x Aᵀ Bᵀ in float64; in = x, A, B. */
-static double lora_twin(const double *in, const double *r)
-{
-    const double *a = in + OP_X;
-    const double *b = a + OP_A;
-    double sum = 0;
-
-    for (size_t row = 0; row < OP_ROWS; row++) {
-        for (size_t c = 0; c < OP_N; c++) {
-            double out = 0;
-            for (size_t j = 0; j < RANK; j++) {
-                for (size_t i = 0; i < OP_K; i++) {
-                    out +=
-                        in[row * OP_K + i] * a[j * OP_K + i] * b[c * RANK + j];
-                }
-            }
-            sum += 0.5 * out * r[row * OP_LDO + c];
-        }
-    }
-    return sum;
-}
-
-static void test_lora_operation(void)
-{
-    float in[OP_IN], grads[OP_IN], out[OP_ROWS * OP_LDO], r[OP_ROWS * OP_LDO];
-    float scratch[2 * OP_ROWS * RANK];
-    double wide[OP_IN], wide_r[OP_ROWS * OP_LDO];
-    double got = 0;
-    struct fixture f;
-    fm_rng_t rng;
-
-    fixture_open(&f, 1);
-    fm_rng_init(&rng, 8);
-    for (size_t i = 0; i < OP_IN; i++) {
-        in[i] = (float)fm_rng_normal(&rng);
-        wide[i] = (double)in[i];
-        grads[i] = 1; /* += */
-    }
-    for (size_t i = 0; i < FM_COUNT_OF(r); i++) {
-        r[i] = (float)fm_rng_normal(&rng);
-        wide_r[i] = (double)r[i];
-        out[i] = 3;
-    }
-    const fm_engine_lora_t lora = {
-        .a = in + OP_X, .b = in + OP_X + OP_A, .rank = RANK, .scale = 0.5F};
-    f.be->ops->lora_forward(f.be, out, OP_LDO, in, &lora, scratch, OP_ROWS,
-                            OP_K, OP_N);
-    for (size_t i = 0; i < FM_COUNT_OF(out); i++) {
-        bool inside = i % OP_LDO < OP_N;
-        CU_ASSERT(inside || out[i] == 3);
-        got += inside ? ((double)out[i] - 3) * wide_r[i] : 0;
-    }
-    CU_ASSERT(fabs(got - lora_twin(wide, wide_r)) < 1e-4);
-    f.be->ops->lora_backward(f.be, grads, grads + OP_X, grads + OP_X + OP_A, r,
-                             OP_LDO, in, &lora, scratch, OP_ROWS, OP_K, OP_N);
-    for (size_t i = 0; i < OP_IN; i++) {
-        double keep = wide[i];
-        wide[i] = keep + 1e-3; /* linear in each element: exact */
-        double slope = lora_twin(wide, wide_r);
-        wide[i] = keep - 1e-3;
-        slope = (slope - lora_twin(wide, wide_r)) / 2e-3;
-        wide[i] = keep;
-        CU_ASSERT(fabs((double)grads[i] - 1 - slope) <
-                  1e-5 * (1 + fabs(slope)));
-    }
-    memcpy(out, grads, sizeof(float) * OP_X);
-    f.be->ops->lora_backward(f.be, grads, NULL, NULL, r, OP_LDO, in, &lora,
-                             scratch, OP_ROWS, OP_K, OP_N);
-    CU_ASSERT(memcmp(out, grads, sizeof(float) * OP_X) != 0);
-    fixture_close(&f);
-}
-
 /* --- training ------------------------------------------------------------ */
 
 /* The gradient of one step, dropout 0.5, cut into micro-batches of @p tokens;
@@ -683,8 +562,6 @@ int main(void)
         {"table and start", test_table},
         {"as if merged", test_merged},
         {"gradient", test_gradient},
-        {"dropout mask", test_dropout_mask},
-        {"low-rank operation", test_lora_operation},
         {"dropout over steps", test_dropout_steps},
         {"memory of a frozen base", test_memory},
         {"fault: out of memory", test_no_memory},
