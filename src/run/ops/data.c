@@ -8,28 +8,11 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
+#include "run/ops/choose.h"
 #include "run/ops/internal.h"
 #include "run/ops/records.h"
 
 #define CHUNK_BYTES_MAX (INT64_C(1) << 20)
-
-/* Fisher-Yates from the end, as the specification has it. */
-static void permute(uint64_t seed, size_t *order, size_t count)
-{
-    fm_rng_t rng;
-
-    fm_rng_init(&rng, seed);
-    for (size_t i = 0; i < count; i++) {
-        order[i] = i;
-    }
-    for (size_t i = count; i-- > 1;) {
-        size_t j = (size_t)fm_rng_below(&rng, i + 1);
-        size_t kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
-    }
-}
 
 static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
                                 fm_error_t *err)
@@ -102,7 +85,7 @@ static fm_status_t part_choose(const char *part, double fraction, uint64_t seed,
         free(in_test);
         return fm_no_memory(err);
     }
-    permute(seed, order, choice->count);
+    fm_ops_permute(seed, order, choice->count);
     for (size_t i = 0; i < tests && i < choice->count; i++) {
         in_test[order[i]] = true;
     }
@@ -128,7 +111,7 @@ static fm_status_t shuffle(uint64_t seed, choice_t *choice, fm_error_t *err)
         free(index);
         return fm_no_memory(err);
     }
-    permute(seed, order, choice->count);
+    fm_ops_permute(seed, order, choice->count);
     for (size_t i = 0; i < choice->count; i++) {
         index[i] = choice->index[order[i]];
     }
