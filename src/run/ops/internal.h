@@ -247,6 +247,23 @@ fm_status_t fm_ops_data_profiling(fm_ops_run_t *run, size_t item,
                                   fm_ops_output_t *output, fm_error_t *err);
 fm_status_t fm_ops_reward(fm_ops_run_t *run, fm_error_t *err);
 
+/** Who hears what an item is worth; a failing call ends the judging. */
+typedef struct fm_ops_judge {
+    fm_status_t (*verdict)(void *ctx, size_t index, fm_status_t status,
+                           double score, const fm_error_t *why,
+                           fm_error_t *err);
+    void *ctx;
+} fm_ops_judge_t;
+/**
+ * Judge every {prompt, completion, record} of a list, in order.
+ * @param params  of the reward operator.
+ */
+FM_MUST_USE fm_status_t fm_ops_reward_judge(fm_ops_run_t *run,
+                                            const fm_json_t *params,
+                                            const fm_json_t *items,
+                                            const fm_ops_judge_t *judge,
+                                            fm_error_t *err);
+
 /* The operators. */
 fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                         fm_error_t *err);

@@ -34,6 +34,7 @@ static const operator_row_t operators[] = {
     {{"concat", 1, false, false}, fm_ops_concat, NULL},
     {{"sample", 1, false, false}, fm_ops_sample_records, NULL},
     {{"jsonl_export", 1, false, false}, fm_ops_jsonl_export, NULL},
+    {{"reward", 1, false, true}, NULL, fm_ops_reward},
     {{"data_profiling", 1, false, false}, fm_ops_data_profiling, NULL},
 };
 #define OPERATOR_COUNT FM_COUNT_OF(operators)
