@@ -11,8 +11,26 @@
 #include "run/ops/choose.h"
 #include "run/ops/internal.h"
 #include "run/ops/records.h"
+#include "store/table/table.h"
 
 #define CHUNK_BYTES_MAX (INT64_C(1) << 20)
+
+/* The table of an HDF5 file; path: params.dataset. */
+static fm_status_t table_read(fm_ops_run_t *run, const fm_buf_t *bytes,
+                              fm_json_t *list, fm_error_t *err)
+{
+    const char *path = NULL;
+    fm_buf_t lines = {0};
+    fm_status_t rc = fm_ops_get_text(run->params, "dataset", NULL, &path, err);
+
+    if (rc >= 0 &&
+        (rc = fm_table_read(bytes->data, bytes->len, path, &lines, err)) >= 0) {
+        rc = fm_ops_records_parse("jsonl", (const char *)lines.data, lines.len,
+                                  0, 0, list, err);
+    }
+    fm_buf_fini(&lines);
+    return rc;
+}
 
 static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
                                 fm_error_t *err)
@@ -48,8 +66,11 @@ static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
                             (unsigned long long)size, OPS_VALUE_BYTES_MAX);
     }
     if ((rc = fm_cas_get(run->ops->cas, &digest, &bytes, err)) >= 0) {
-        rc = fm_ops_records_parse(format, (const char *)bytes.data, bytes.len,
-                                  (size_t)window, (size_t)stride, list, err);
+        rc = strcmp(format, "hdf5") == 0
+                 ? table_read(run, &bytes, list, err)
+                 : fm_ops_records_parse(format, (const char *)bytes.data,
+                                        bytes.len, (size_t)window,
+                                        (size_t)stride, list, err);
         if (rc < 0) {
             fm_error_wrap(err, "%s file", format);
         }
