@@ -131,7 +131,7 @@ class Refusals(harness.Case):
         self.assertEqual(list(nodes), ["a", "b", "c", "d"])
         for node in nodes.values():
             self.assertEqual(set(node), {
-                "name", "task", "trial", "state", "items", "ran", "shared",
+                "name", "task", "owner", "trial", "state", "items", "ran", "shared",
                 "skipped", "error"})
         self.assertEqual([nodes[n]["state"] for n in "abcd"],
                          ["done", "done", "failed", "failed"])
