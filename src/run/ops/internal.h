@@ -13,19 +13,17 @@
 #include "base/buf.h"
 #include "engine/model.h"
 #include "engine/score.h"
+#include "engine/server.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
+#include "run/model/model.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
 
-/** A loaded model; owned by the cache, valid until the next model call. */
-typedef struct fm_ops_model {
-    fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
-    size_t bytes;
-} fm_ops_model_t;
+/** A model in memory (run/model/model.h). */
+typedef fm_model_t fm_ops_model_t;
 
 typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
 
@@ -142,7 +140,10 @@ FM_MUST_USE fm_status_t fm_ops_models_create(size_t resident_bytes,
                                              fm_error_t *err);
 void *fm_ops_models_destroy(fm_ops_models_t *models);
 fm_json_t *fm_ops_models_resident(const fm_ops_models_t *models);
-/** The model that params.model names, resident from now on. */
+/** A batch begins: from here on what is handed out stays until the next one
+ *  begins. */
+void fm_ops_models_begin(fm_ops_models_t *models);
+/** The model that params.model names, resident; valid until the batch ends. */
 FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
                                           const fm_json_t *source,
                                           const fm_ops_model_t **model_out,
@@ -162,6 +163,41 @@ FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
 /** Keep @p model resident as @p digest; it is emptied. */
 void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
                         fm_ops_model_t *model);
+/**
+ * The adapter stored as @p digest, resident; valid until the batch ends, as
+ * any number of others are.
+ * @param base  the model it is used with.
+ * @retval FM_ERR_INVALID  it is of another model.
+ */
+FM_MUST_USE fm_status_t fm_ops_adapter_load(
+    fm_ops_t *ops, const fm_digest_t *digest, const fm_ops_model_t *base,
+    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** As fm_ops_model_store().  @param base  the manifest of its model. */
+FM_MUST_USE fm_status_t fm_ops_adapter_store(
+    fm_ops_t *ops, const fm_model_adapter_t *adapter, const fm_digest_t *base,
+    fm_ops_output_t *output, fm_digest_t *manifest_out, fm_error_t *err);
+
+/** What serves a resident model, made when it is first asked for; it lives as
+ *  long as the model. */
+FM_MUST_USE fm_status_t fm_ops_server_get(fm_ops_t *ops,
+                                          const fm_ops_model_t *model,
+                                          fm_engine_server_t **server_out,
+                                          fm_error_t *err);
+
+/* Items of inference, logprobs, score and embedding (texts.c). */
+/** The adapter that an item names; NULL when it names none. */
+FM_MUST_USE fm_status_t
+fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
+                    const fm_json_t *value, fm_digest_t *digest_out,
+                    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** The tokens to continue, of an item's prompt. */
+FM_MUST_USE fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
+                                             const fm_json_t *value,
+                                             fm_engine_tokens_t *tokens,
+                                             fm_error_t *err);
+/** Lists of numbers; new references, NULL: no memory. */
+fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count);
+fm_json_t *fm_ops_reals_json(const float *values, size_t count);
 
 /* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
  * what passes @p limit tokens is cut at the end, as training does. */
@@ -216,6 +252,10 @@ fm_status_t fm_ops_data_retrieval(fm_ops_run_t *run, size_t item,
 fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err);
 fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_embedding(fm_ops_run_t *run, size_t item,
+                             fm_ops_output_t *output, fm_error_t *err);
 fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
 fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,

@@ -21,8 +21,10 @@ static const operator_row_t operators[] = {
     {{"python", 1, false, false}, fm_ops_python, NULL},
     {{"command", 1, false, false}, fm_ops_command, NULL},
     {{"data_retrieval", 1, false, false}, fm_ops_data_retrieval, NULL},
-    {{"inference", 1, true, true}, NULL, fm_ops_inference},
-    {{"logprobs", 1, true, true}, fm_ops_logprobs, NULL},
+    {{"inference", 2, true, true}, NULL, fm_ops_inference},
+    {{"logprobs", 2, true, true}, fm_ops_logprobs, NULL},
+    {{"score", 1, true, true}, fm_ops_score, NULL},
+    {{"embedding", 1, true, true}, fm_ops_embedding, NULL},
     {{"sft", 1, true, false}, fm_ops_sft, NULL},
     {{"dpo", 1, true, false}, fm_ops_dpo, NULL},
     {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
@@ -347,6 +349,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
     if (rc < 0) {
         goto out;
     }
+    fm_ops_models_begin(ops->models);
     if (!op) {
         rc = fm_error_set(&why, FM_ERR_UNSUPPORTED,
                           "task type %s: not one "
