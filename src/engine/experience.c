@@ -114,16 +114,50 @@ static void rewards_measure(fm_engine_experience_t *e)
     e->iteration.reward_std = sqrt(squares);
 }
 
+/* Everything but the content; NULL when memory is out. */
+static fm_engine_experience_t *experience_alloc(size_t count, size_t tokens,
+                                                size_t rows, bool references)
+{
+    fm_engine_experience_t *e = fm_calloc(1, sizeof(*e));
+
+    if (!e) {
+        return NULL;
+    }
+    e->count = count;
+    e->rows = rows;
+    e->order_epoch = SIZE_MAX;
+    e->rollouts = fm_calloc(count, sizeof(*e->rollouts));
+    e->pool = fm_calloc(tokens, sizeof(*e->pool));
+    e->order = fm_calloc(count, sizeof(*e->order));
+    e->saved = fm_calloc(2 * rows, sizeof(*e->saved));
+    e->advantages = fm_calloc(rows, sizeof(*e->advantages));
+    e->returns = fm_calloc(rows, sizeof(*e->returns));
+    if (references) {
+        e->reference = fm_calloc(rows, sizeof(*e->reference));
+    }
+    if (!e->rollouts || !e->pool || !e->order || !e->saved || !e->advantages ||
+        !e->returns || (references && !e->reference)) {
+        return fm_engine_experience_destroy(e);
+    }
+    return e;
+}
+
 fm_status_t fm_engine_experience_open(
     fm_engine_trainer_t *trainer, const fm_engine_rollout_t *rollouts,
     size_t count, const fm_engine_experience_plan_t *plan, bool values,
     fm_engine_experience_t **experience_out, fm_error_t *err)
 {
-    fm_engine_experience_t *e = NULL;
+    size_t mini = plan->mini_batch_size;
     size_t tokens = 0;
     size_t rows = 0;
     fm_status_t rc = FM_OK;
 
+    if (mini == 0 || plan->epochs == 0 || plan->epochs > 1000 ||
+        plan->iteration == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "training options mini_batch_size, epochs and "
+                            "iteration: want at least 1, at most 1000 epochs");
+    }
     if (count == 0) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "no rollouts in the iteration");
@@ -135,30 +169,17 @@ fm_status_t fm_engine_experience_open(
         tokens += rollouts[i].prompt_count + rollouts[i].completion_count;
         rows += rollouts[i].completion_count;
     }
-    size_t mini = plan->mini_batch_size < count ? plan->mini_batch_size : count;
-    if (!(e = fm_calloc(1, sizeof(*e)))) {
+    fm_engine_experience_t *e =
+        experience_alloc(count, tokens, rows, plan->references);
+    if (!e) {
         return fm_no_memory(err);
     }
     e->trainer = trainer;
-    e->count = count;
-    e->rows = rows;
     e->values = values;
-    e->mini_batch = mini;
-    e->per_epoch = (count + mini - 1) / mini;
+    e->mini_batch = mini < count ? mini : count;
+    e->per_epoch = (count - 1) / mini + 1;
     e->epochs = plan->epochs;
     e->first_epoch = (plan->iteration - 1) * plan->epochs;
-    e->order_epoch = SIZE_MAX;
-    if (!(e->rollouts = fm_calloc(count, sizeof(*e->rollouts))) ||
-        !(e->pool = fm_calloc(tokens, sizeof(*e->pool))) ||
-        !(e->order = fm_calloc(count, sizeof(*e->order))) ||
-        !(e->saved = fm_calloc(2 * rows, sizeof(*e->saved))) ||
-        !(e->advantages = fm_calloc(rows, sizeof(*e->advantages))) ||
-        !(e->returns = fm_calloc(rows, sizeof(*e->returns))) ||
-        (plan->references &&
-         !(e->reference = fm_calloc(rows, sizeof(*e->reference))))) {
-        fm_engine_experience_destroy(e);
-        return fm_no_memory(err);
-    }
     rollouts_copy(e, rollouts);
     rewards_measure(e);
     *experience_out = e;
