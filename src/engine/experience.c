@@ -307,32 +307,40 @@ static fm_status_t policy_run(fm_engine_experience_t *e, fm_error_t *err)
                : fm_engine_micro_values(e->trainer, false, err);
 }
 
-static fm_status_t old_loss(fm_engine_trainer_t *trainer, void *ctx,
-                            size_t first, fm_engine_metrics_t *m,
-                            fm_error_t *err)
+/* Keep what was just run as the old policy's. */
+static fm_status_t old_keep(const work_t *work, const fm_engine_micro_t *micro,
+                            size_t first, fm_error_t *err)
 {
-    const fm_engine_micro_t *micro = &trainer->micro;
-    work_t *work = ctx;
     fm_engine_experience_t *e = work->e;
-    fm_status_t rc = policy_run(e, err);
     size_t i = 0;
 
-    (void)m;
-    for (size_t s = first; rc >= 0 && i < micro->rows.count; s++) {
+    for (size_t s = first; i < micro->rows.count; s++) {
         const fm_engine_kept_rollout_t *rollout = chosen_at(work, s);
         for (size_t t = 0; t < rollout->count; t++, i++) {
             float value = e->values ? micro->values[i] : 0;
             if (!isfinite(micro->logp[i]) || !isfinite(value)) {
-                return fm_error_set(err, FM_ERR_INVALID,
-                                    "rollout %zu: a log-probability or value "
-                                    "of the policy is not finite",
-                                    work->chosen[s]);
+                return fm_error_set(
+                    err, FM_ERR_INVALID,
+                    "step %llu, rollout %zu: a log-probability or value of the "
+                    "policy is not finite",
+                    (unsigned long long)e->trainer->step + 1, work->chosen[s]);
             }
             e->saved[rollout->row + t] = micro->logp[i];
             e->saved[e->rows + rollout->row + t] = value;
         }
     }
-    return rc;
+    return FM_OK;
+}
+
+static fm_status_t old_loss(fm_engine_trainer_t *trainer, void *ctx,
+                            size_t first, fm_engine_metrics_t *m,
+                            fm_error_t *err)
+{
+    work_t *work = ctx;
+    fm_status_t rc = policy_run(work->e, err);
+
+    (void)m;
+    return rc < 0 ? rc : old_keep(work, &trainer->micro, first, err);
 }
 
 fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
@@ -344,6 +352,7 @@ fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
     size_t wanted = 0;
     fm_status_t rc = FM_OK;
 
+    e->on_policy = !e->values && fm_engine_experience_steps(e) == 1;
     (void)fm_engine_experience_saved(e, &wanted);
     if (saved) {
         if (saved_count != wanted) {
@@ -355,7 +364,8 @@ fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
         memcpy(e->saved, saved, wanted * sizeof(*saved));
         return FM_OK;
     }
-    for (e->position = 0; rc >= 0 && e->position < e->per_epoch;
+    for (e->position = 0;
+         !e->on_policy && rc >= 0 && e->position < e->per_epoch;
          e->position++) {
         work_t work = {.e = e};
         fm_engine_metrics_t m = {0};
@@ -424,6 +434,9 @@ static fm_status_t new_loss(fm_engine_trainer_t *trainer, void *ctx,
     fm_status_t rc = policy_run(e, err);
     size_t i = 0;
 
+    if (rc >= 0 && e->on_policy) {
+        rc = old_keep(work, micro, first, err);
+    }
     for (size_t s = first; rc >= 0 && i < micro->rows.count; s++) {
         const fm_engine_kept_rollout_t *rollout = chosen_at(work, s);
         double mean = 1 / ((double)work->count * (double)rollout->count);
