@@ -265,6 +265,10 @@ struct fm_engine_backend {
     const fm_engine_ops_t *ops;
 };
 
+/** Bytes of host memory that this process may still take, by the machine and
+ *  by its control groups; SIZE_MAX when nobody says. */
+size_t fm_engine_cpu_memory_left(void);
+
 /**
  * The CPU backend: one thread, OpenBLAS held to one thread for the whole
  * process, so results do not depend on a thread count.

@@ -122,8 +122,8 @@ fm_status_t fm_engine_model_create(const fm_engine_config_t *config,
         goto out;
     }
     table_fill(model);
-    if (!(model->data =
-              backend->ops->alloc(backend, model->size * sizeof(float)))) {
+    if (backend && !(model->data = backend->ops->alloc(
+                         backend, model->size * sizeof(float)))) {
         rc = fm_error_set(err, FM_ERR_NO_MEMORY,
                           "no memory for a model of %zu parameters: they take "
                           "%.1f GiB in float32",
@@ -140,7 +140,9 @@ out:
 fm_engine_model_t *fm_engine_model_destroy(fm_engine_model_t *model)
 {
     if (model) {
-        model->be->ops->release(model->be, model->data);
+        if (model->be) {
+            model->be->ops->release(model->be, model->data);
+        }
         free(model->params);
         free(model->names);
         free(model);

@@ -110,7 +110,8 @@ typedef struct fm_engine_model fm_engine_model_t;
 /**
  * A model with all parameters zero.
  * @param config   checked; copied.
- * @param backend  kept; must outlive the model.
+ * @param backend  kept; must outlive the model.  NULL: names and shapes alone,
+ *                 nothing is allocated for parameters.
  */
 FM_MUST_USE fm_status_t fm_engine_model_create(const fm_engine_config_t *config,
                                                fm_engine_backend_t *backend,

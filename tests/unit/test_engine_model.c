@@ -92,11 +92,12 @@ static void test_tokenizer_description(void)
 
     FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&t, &err), &err);
     fm_json_t *json = fm_engine_tokenizer_describe(t);
-    FM_ASSERT_OK(fm_engine_tokenizer_create(json, &again, &err), &err);
+    FM_ASSERT_OK(fm_engine_tokenizer_create(json, NULL, 0, &again, &err), &err);
     CU_ASSERT(fm_engine_tokenizer_vocab_size(again) == FM_ENGINE_BYTE_VOCAB);
     CU_ASSERT(fm_json_set(json, "type", fm_json_string("sp")) >= 0);
-    CU_ASSERT(fixture_refused(fm_engine_tokenizer_create(json, &again, &err),
-                              FM_ERR_UNSUPPORTED, &err, "\"sp\""));
+    CU_ASSERT(
+        fixture_refused(fm_engine_tokenizer_create(json, NULL, 0, &again, &err),
+                        FM_ERR_UNSUPPORTED, &err, "\"sp\""));
     fm_json_drop(json);
     fm_engine_tokenizer_destroy(t);
     fm_engine_tokenizer_destroy(again);

@@ -179,6 +179,13 @@ static void learns(world_t *world, size_t method, bool lora)
         CU_ASSERT(figure(rows, true, methods[method].rises) >
                   figure(rows, false, methods[method].rises));
     }
+    if (strcmp(methods[method].type, "reward_model") == 0) {
+        fm_buf_t manifest =
+            object_of(world, seen.outputs[0], lora ? "adapter" : "model");
+        CU_ASSERT_PTR_NOT_NULL(
+            strstr(fm_buf_cstr(&manifest), "\"score.weight\""));
+        fm_buf_fini(&manifest);
+    }
     fm_json_drop(rows);
     fm_json_drop(output);
     free(params);
@@ -340,6 +347,52 @@ static void test_checkpoint_parts(void)
         seen_fini(&leg.seen);
         world_close(&world, true);
     }
+}
+
+/* A state whose parts are lost is passed over: the run starts anew. */
+static void test_checkpoint_damaged(void)
+{
+    world_t world = {0};
+    leg_t leg = {.after = 2};
+    seen_t whole = {0}, again = {0};
+    fm_buf_t bytes = {0};
+    fm_digest_t digest;
+    fm_error_t err = {0};
+    char text[FM_DIGEST_TEXT_BYTES];
+    char *params = params_of(0, true);
+
+    world_open(&world, "w");
+    world_run(&world, "sft", params, SAMPLES, &whole);
+    CU_ASSERT_EQUAL(leg_run(&world, "sft", params, SAMPLES, NULL, &leg),
+                    FM_ERR_CANCELLED);
+    FM_ASSERT_OK(fm_cas_get(world.cas, &leg.seen.checkpoint, &bytes, &err),
+                 &err);
+    fm_json_t *manifest = json_of(fm_buf_cstr(&bytes));
+    static const char lost[] = "sha256:00000000000000000000000000000000000000"
+                               "00000000000000000000000001";
+    CU_ASSERT_EQUAL(fm_json_set(fm_json_get(manifest, "blocks"),
+                                "adapter.second", fm_json_string(lost)),
+                    FM_OK);
+    char *canonical = fm_json_canonical(manifest);
+    FM_ASSERT_OK(fm_cas_put(world.cas, FM_CAS_CHECKPOINT, canonical,
+                            strlen(canonical), &digest, &err),
+                 &err);
+    FM_ASSERT_OK(fm_cas_seal(world.cas, &err), &err);
+    CU_ASSERT_EQUAL(world_run_hints(&world, "sft", params, SAMPLES,
+                                    "{\"logging_steps\":7}",
+                                    fm_digest_format(&digest, text), &again),
+                    FM_OK);
+    CU_ASSERT_EQUAL(again.progresses, 2); /* all 14 steps, every 7th said */
+    CU_ASSERT_PTR_NOT_NULL_FATAL(again.outputs[0]);
+    CU_ASSERT_STRING_EQUAL(again.outputs[0], whole.outputs[0]);
+    free(canonical);
+    fm_json_drop(manifest);
+    fm_buf_fini(&bytes);
+    free(params);
+    seen_fini(&leg.seen);
+    seen_fini(&whole);
+    seen_fini(&again);
+    world_close(&world, true);
 }
 
 /* save_seconds saves without being asked to stop. */
@@ -537,6 +590,133 @@ static void test_policy_refused(void)
     world_close(&world, true);
 }
 
+/* --- a policy that learns from its own rollouts ------------------------------
+ */
+
+#define PROMPTS 4
+#define ITERATIONS 12
+
+/* Share of a completion's tokens below 128: half of them at first. */
+static double reward_of(const fm_json_t *tokens)
+{
+    size_t good = 0;
+
+    for (size_t i = 0; i < fm_json_len(tokens); i++) {
+        good += fm_json_int_or(fm_json_at(tokens, i), 999) < 128;
+    }
+    return (double)good / (double)fm_json_len(tokens);
+}
+
+/* Rollouts and rewards of one iteration as members of the update's item;
+ * returns the mean reward. */
+static double rollouts_make(world_t *world, const char *model,
+                            const char *adapter, int group, int iteration,
+                            fm_buf_t *item)
+{
+    char *params = fm_asprintf(
+        "{\"model\":%s,\"max_tokens\":6,\"temperature\":1,\"top_p\":1,"
+        "\"top_k\":0,\"n\":%d,\"return\":\"tokens\"}",
+        model, group);
+    fm_buf_t values = {0}, rewards = {0};
+    seen_t seen = {0};
+    double mean = 0;
+
+    for (int p = 0; p < PROMPTS; p++) {
+        fm_buf_printf(&values, "%c{\"prompt\":\"%c\",\"seed\":%d%s%s%s}",
+                      p ? ',' : '[', 'a' + p, iteration * 100 + p,
+                      adapter ? ",\"adapter\":\"" : "", adapter ? adapter : "",
+                      adapter ? "\"" : "");
+    }
+    fm_buf_add_str(&values, "]");
+    world_run(world, "inference", params, fm_buf_cstr(&values), &seen);
+    CU_ASSERT_STRING_EQUAL(seen.error, "");
+    for (int p = 0; p < PROMPTS; p++) {
+        CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[p]);
+        fm_json_t *rollout = json_of(seen.outputs[p]);
+        const fm_json_t *completions = fm_json_get(rollout, "completions");
+        fm_buf_printf(item, "%s%s", p ? "," : "\"rollouts\":[",
+                      seen.outputs[p]);
+        for (int j = 0; j < group; j++) {
+            double reward = reward_of(
+                fm_json_get(fm_json_at(completions, (size_t)j), "tokens"));
+            mean += reward / (group * PROMPTS);
+            fm_buf_printf(&rewards, "%s%.17g",
+                          j   ? ","
+                          : p ? ",["
+                              : "[[",
+                          reward);
+        }
+        fm_buf_add_str(&rewards, "]");
+        fm_json_drop(rollout);
+    }
+    fm_buf_printf(item, "],\"rewards\":%s]", fm_buf_cstr(&rewards));
+    fm_buf_fini(&rewards);
+    fm_buf_fini(&values);
+    free(params);
+    seen_fini(&seen);
+    return mean;
+}
+
+static void policy_learns(const char *type, const char *training, int group,
+                          bool lora)
+{
+    world_t world = {0};
+    char *model = fm_strdup(MODEL), *adapter = NULL, *state = NULL;
+    double rewards[ITERATIONS] = {0};
+
+    world_open(&world, "w");
+    for (int i = 1; i <= ITERATIONS; i++) {
+        fm_buf_t item = {0};
+        seen_t seen = {0};
+        char *params = fm_asprintf(
+            "{\"model\":" MODEL ",\"training\":{%s},\"iteration\":%d,"
+            "\"iterations\":%d%s}",
+            training, i, ITERATIONS, lora ? "," LORA : "");
+        fm_buf_printf(&item, "[{\"state\":%s%s%s,\"reference\":null,",
+                      state ? "\"" : "", state ? state : "null",
+                      state ? "\"" : "");
+        rewards[i - 1] = rollouts_make(&world, model, adapter, group, i, &item);
+        fm_buf_add_str(&item, "}]");
+        world_run(&world, type, params, fm_buf_cstr(&item), &seen);
+        CU_ASSERT_STRING_EQUAL(seen.error, "");
+        CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+        free(model);
+        free(state);
+        free(adapter);
+        char *digest = member_of(seen.outputs[0], "model");
+        model = fm_asprintf("{\"digest\":\"%s\"}", digest);
+        adapter = lora ? member_of(seen.outputs[0], "adapter") : NULL;
+        state = member_of(seen.outputs[0], "state");
+        free(digest);
+        free(params);
+        fm_buf_fini(&item);
+        seen_fini(&seen);
+    }
+    CU_ASSERT(rewards[0] < 0.7);
+    CU_ASSERT(rewards[ITERATIONS - 1] > 0.9);
+    if (rewards[ITERATIONS - 1] <= 0.9) {
+        (void)fprintf(stderr, "%s: reward %g to %g\n", type, rewards[0],
+                      rewards[ITERATIONS - 1]);
+    }
+    free(model);
+    free(adapter);
+    free(state);
+    world_close(&world, true);
+}
+
+static void test_policy_learns(void)
+{
+    static const char grpo[] = "\"group_size\":8,\"beta\":0,\"epochs\":2,"
+                               "\"mini_batch_size\":16,\"learning_rate\":0.01";
+    static const char ppo[] = "\"kl_coef\":0,\"epochs\":4,"
+                              "\"mini_batch_size\":8,\"learning_rate\":0.01";
+
+    policy_learns("grpo", grpo, 8, false);
+    policy_learns("grpo", grpo, 8, true);
+    policy_learns("ppo", ppo, 8, false);
+    policy_learns("ppo", ppo, 8, true);
+}
+
 /* --- bad input --------------------------------------------------------------
  */
 
@@ -618,10 +798,12 @@ int main(void)
         {"every method learns", test_learns},
         {"resume bit for bit", test_resume},
         {"a checkpoint has what changes", test_checkpoint_parts},
+        {"a damaged checkpoint", test_checkpoint_damaged},
         {"when checkpoints are saved", test_save_seconds},
         {"LoRA: base and adapter", test_lora_base},
         {"policies: states", test_policy_state},
         {"policies: bad rollouts", test_policy_refused},
+        {"policies: rewards rise", test_policy_learns},
         {"bad samples", test_refused},
         {"truncate", test_truncate},
     };

@@ -18,10 +18,6 @@ typedef struct fm_engine_cpu {
 /** At least @p count floats, content undefined; NULL (and failed) without. */
 float *fm_engine_cpu_scratch(fm_engine_backend_t *be, size_t count);
 
-/** Bytes that this process may still take, by the machine and by its control
- *  groups; SIZE_MAX when nobody says. */
-size_t fm_engine_cpu_memory_left(void);
-
 void fm_engine_cpu_gather(fm_engine_backend_t *be, float *out,
                           const float *table, const int32_t *ids, size_t rows,
                           size_t width);

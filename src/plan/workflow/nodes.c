@@ -130,6 +130,7 @@ static fm_status_t add_file(fm_workflow_t *wf, uint32_t node,
         return rc;
     }
     wf->files[wf->file_count++] = (fm_workflow_file_t){
+        .key = path->text,
         .path = path->text,
         .node = node,
         .line = path->line,

@@ -41,6 +41,10 @@ static fm_status_t mask_make(fm_ops_sequence_t *sequence, fm_error_t *err)
 {
     size_t count = sequence->tokens.count;
 
+    if (count < 2) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "%zu tokens: 2 are needed to predict one", count);
+    }
     if (!sequence->mask) {
         if (!(sequence->mask = fm_calloc(count, 1))) {
             return fm_no_memory(err);
@@ -148,6 +152,11 @@ static fm_status_t pair_make(const fm_ops_model_t *model, const fm_json_t *pair,
         }
     }
     size_t prompt_count = made[0].prompt_count;
+    if (prompt_count == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "prompt: no tokens, and the model has no token "
+                            "that begins a text; write a prompt");
+    }
     *out = (fm_engine_pair_t){
         .prompt = made[0].tokens.ids,
         .prompt_count = prompt_count,

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 
 #define PROGRESS_COUNT 100 /* progress lines of a run, about */
+#define PROGRESS_MAX 10000 /* lines that logging_steps may ask for */
 #define SAVE_SECONDS 300.0 /* work that a run may lose */
 
 /* --- options ------------------------------------------------------------- */
@@ -96,6 +97,8 @@ static fm_status_t hints_parse(fm_ops_training_t *training, fm_error_t *err)
 
     if ((rc = fm_ops_get_int(hints, "save_steps", 0, OPS_STEPS_MAX, 0,
                              &training->save_steps, err)) < 0 ||
+        (rc = fm_ops_get_int(hints, "logging_steps", 0, OPS_STEPS_MAX, 0,
+                             &training->log_steps, err)) < 0 ||
         (rc = fm_ops_get_bool(hints, "gradient_checkpointing", false,
                               &training->options.gradient_checkpointing, err)) <
             0 ||
@@ -292,11 +295,15 @@ static fm_status_t progress(fm_ops_training_t *training,
                             const fm_engine_metrics_t *metrics, fm_error_t *err)
 {
     const fm_ops_sink_t *sink = training->run->sink;
-    uint64_t every = training->steps / PROGRESS_COUNT;
+    uint64_t every = training->log_steps > 0 ? (uint64_t)training->log_steps
+                                             : training->steps / PROGRESS_COUNT;
     uint64_t done = metrics->step - training->step_begin;
     fm_json_t *said;
     fm_status_t rc;
 
+    every = every > training->steps / PROGRESS_MAX
+                ? every
+                : training->steps / PROGRESS_MAX;
     if (done % (every ? every : 1) != 0) {
         return FM_OK;
     }
@@ -390,12 +397,6 @@ static fm_status_t table_store(fm_ops_training_t *training,
     return name_set(output, "table", &digest, err);
 }
 
-static fm_status_t object_add(void *ctx, const fm_digest_t *digest,
-                              fm_error_t *err)
-{
-    return fm_ops_output_object(ctx, digest, err);
-}
-
 /* The base as it is (stored first when it never was), and the adapter. */
 static fm_status_t adapter_store(fm_ops_training_t *training,
                                  fm_ops_output_t *output, fm_error_t *err)
@@ -409,8 +410,8 @@ static fm_status_t adapter_store(fm_ops_training_t *training,
             : fm_ops_model_store(run->ops, training->model, output, &base, err);
 
     if (rc < 0 ||
-        (rc = fm_model_adapter_store(run->ops->cas, &training->adapter, &base,
-                                     object_add, output, &digest, err)) < 0 ||
+        (rc = fm_ops_adapter_store(run->ops, &training->adapter, &base, output,
+                                   &digest, err)) < 0 ||
         (rc = name_set(output, "model", &base, err)) < 0) {
         return rc;
     }

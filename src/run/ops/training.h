@@ -103,6 +103,7 @@ typedef struct fm_ops_training {
     /* when to say something and to save; no part of the result */
     uint64_t steps;      /**< of this run, once they are known */
     uint64_t step_begin; /**< of the trainer before this run */
+    int64_t log_steps;   /**< 0: about a hundredth of the run */
     int64_t save_steps;  /**< 0: not by steps */
     int64_t save_ns;
     int64_t saved_ns;     /**< the last save, or the start */
