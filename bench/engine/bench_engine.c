@@ -34,18 +34,19 @@ struct shape {
     size_t prompt; /* of them; the rest is decoded, or chosen and rejected */
 };
 
-#define SHAPE(hidden, layers, intermediate)                                    \
+#define SHAPE(vocab, hidden, layers, intermediate)                             \
     {                                                                          \
-        .vocab_size = 260, .hidden_size = (hidden),                            \
+        .vocab_size = (vocab), .hidden_size = (hidden),                        \
         .intermediate_size = (intermediate), .num_hidden_layers = (layers),    \
         .num_attention_heads = (hidden) / 32,                                  \
         .num_key_value_heads = (hidden) / 32, .max_position_embeddings = 512,  \
     }
 
 static const struct shape shapes[] = {
-    {"128x5", SHAPE(128, 5, 344), 8, 256, 128},
-    {"demo_128x4", SHAPE(128, 4, 384), 16, 192, 64},
-    {"256x6", SHAPE(256, 6, 688), 8, 256, 128},
+    {"128x5", SHAPE(260, 128, 5, 344), 8, 256, 128},
+    {"demo_128x4", SHAPE(260, 128, 4, 384), 16, 192, 64},
+    {"256x6", SHAPE(260, 256, 6, 688), 8, 256, 128},
+    {"512x4_v32k", SHAPE(32000, 512, 4, 1376), 4, 256, 128},
 };
 
 /* What one shape runs on. */
