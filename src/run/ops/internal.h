@@ -15,17 +15,14 @@
 #include "engine/score.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
+#include "run/model/model.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
 
-/** A loaded model; owned by the cache, valid until the next model call. */
-typedef struct fm_ops_model {
-    fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
-    size_t bytes;
-} fm_ops_model_t;
+/** A model in memory (run/model/model.h). */
+typedef fm_model_t fm_ops_model_t;
 
 typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
 
@@ -142,7 +139,10 @@ FM_MUST_USE fm_status_t fm_ops_models_create(size_t resident_bytes,
                                              fm_error_t *err);
 void *fm_ops_models_destroy(fm_ops_models_t *models);
 fm_json_t *fm_ops_models_resident(const fm_ops_models_t *models);
-/** The model that params.model names, resident from now on. */
+/** A batch begins: from here on what is handed out stays until the next one
+ *  begins. */
+void fm_ops_models_begin(fm_ops_models_t *models);
+/** The model that params.model names, resident; valid until the batch ends. */
 FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
                                           const fm_json_t *source,
                                           const fm_ops_model_t **model_out,
@@ -162,6 +162,19 @@ FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
 /** Keep @p model resident as @p digest; it is emptied. */
 void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
                         fm_ops_model_t *model);
+/**
+ * The adapter stored as @p digest, resident; valid until the batch ends, as
+ * any number of others are.
+ * @param base  the model it is used with.
+ * @retval FM_ERR_INVALID  it is of another model.
+ */
+FM_MUST_USE fm_status_t fm_ops_adapter_load(
+    fm_ops_t *ops, const fm_digest_t *digest, const fm_ops_model_t *base,
+    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** As fm_ops_model_store().  @param base  the manifest of its model. */
+FM_MUST_USE fm_status_t fm_ops_adapter_store(
+    fm_ops_t *ops, const fm_model_adapter_t *adapter, const fm_digest_t *base,
+    fm_ops_output_t *output, fm_digest_t *manifest_out, fm_error_t *err);
 
 /* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
  * what passes @p limit tokens is cut at the end, as training does. */

@@ -357,6 +357,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
     if (rc < 0) {
         goto out;
     }
+    fm_ops_models_begin(ops->models);
     if (!op) {
         rc = fm_error_set(&why, FM_ERR_UNSUPPORTED,
                           "task type %s: not one "
