@@ -535,6 +535,39 @@ static void test_policy_state(void)
     world_close(&world, true);
 }
 
+/* target_kl ends an iteration before its last step, resumed or not. */
+static void test_policy_target_kl(void)
+{
+    static const char params[] =
+        "{\"model\":" MODEL ",\"training\":{\"epochs\":5,\"mini_batch_size\":2,"
+        "\"learning_rate\":0.02,\"target_kl\":0.05},\"iteration\":1,"
+        "\"iterations\":2}";
+    world_t world = {0};
+    seen_t seen = {0};
+
+    world_open(&world, "w");
+    world_run(&world, "ppo", params, POLICY_ITEM, &seen);
+    CU_ASSERT_STRING_EQUAL(seen.error, "");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    fm_json_t *output = json_of(seen.outputs[0]);
+    const fm_json_t *metrics = fm_json_get(output, "metrics");
+    CU_ASSERT(fm_json_get_bool(metrics, "stopped_early", false));
+    CU_ASSERT(fm_json_get_int(metrics, "steps", 0) > 1);
+    CU_ASSERT(fm_json_get_int(metrics, "steps", 99) < 10);
+    fm_json_t *rows = table_of(&world, seen.outputs[0]);
+    for (size_t i = 0; i < fm_json_len(rows); i++) {
+        CU_ASSERT(fm_json_get_real(fm_json_at(rows, i), "approx_kl", 9) <=
+                  0.05);
+    }
+    char *legs = legs_run(&world, "ppo", params, POLICY_ITEM, 1);
+    CU_ASSERT_STRING_EQUAL(legs, seen.outputs[0]);
+    free(legs);
+    fm_json_drop(rows);
+    fm_json_drop(output);
+    seen_fini(&seen);
+    world_close(&world, true);
+}
+
 static void test_policy_refused(void)
 {
     static const struct {
@@ -707,9 +740,9 @@ static void policy_learns(const char *type, const char *training, int group,
 static void test_policy_learns(void)
 {
     static const char grpo[] = "\"group_size\":8,\"beta\":0,\"epochs\":2,"
-                               "\"mini_batch_size\":16,\"learning_rate\":0.01";
+                               "\"mini_batch_size\":16,\"learning_rate\":0.02";
     static const char ppo[] = "\"kl_coef\":0,\"epochs\":4,"
-                              "\"mini_batch_size\":8,\"learning_rate\":0.01";
+                              "\"mini_batch_size\":8,\"learning_rate\":0.02";
 
     policy_learns("grpo", grpo, 8, false);
     policy_learns("grpo", grpo, 8, true);
@@ -802,6 +835,7 @@ int main(void)
         {"when checkpoints are saved", test_save_seconds},
         {"LoRA: base and adapter", test_lora_base},
         {"policies: states", test_policy_state},
+        {"policies: target_kl", test_policy_target_kl},
         {"policies: bad rollouts", test_policy_refused},
         {"policies: rewards rise", test_policy_learns},
         {"bad samples", test_refused},
