@@ -91,10 +91,10 @@ static int model_import(const fm_cli_args_t *args)
 {
     const fm_cli_command_t *command = &fm_cli_model_import;
     const char *name = fm_cli_option(args, command, "name");
-    fm_model_wish_t wish = {
-        .source = args->operands[0],
-        .revision = fm_cli_option(args, command, "revision"),
-        .base = fm_cli_option(args, command, "base")};
+    fm_model_wish_t wish = {.source = args->operands[0],
+                            .revision =
+                                fm_cli_option(args, command, "revision"),
+                            .base = fm_cli_option(args, command, "base")};
     fm_model_library_t *library = NULL;
     fm_model_imported_t imported = {0};
     fm_error_t err = {0};
@@ -105,8 +105,8 @@ static int model_import(const fm_cli_args_t *args)
                            "begins with a letter or digit",
                            name, FM_MODEL_NAME_MAX);
     }
-    wish.is_hub = access(wish.source, F_OK) != 0 &&
-                  fm_model_hub_spelled(wish.source);
+    wish.is_hub =
+        access(wish.source, F_OK) != 0 && fm_model_hub_spelled(wish.source);
     if (wish.revision && !wish.is_hub) {
         return fm_cli_fail(FM_EXIT_USAGE,
                            "--revision is of ORG/NAME, and %s is a path",
@@ -116,8 +116,7 @@ static int model_import(const fm_cli_args_t *args)
     if (status != FM_EXIT_OK) {
         return status;
     }
-    fm_status_t rc =
-        fm_model_library_import(library, &wish, &imported, &err);
+    fm_status_t rc = fm_model_library_import(library, &wish, &imported, &err);
     if (rc >= 0 && name) {
         rc = fm_model_name_set(library, name, &imported.digest, &err);
     }
@@ -180,8 +179,7 @@ static int model_export(const fm_cli_args_t *args)
     if ((status = open_library(args, command, false, &library)) != FM_EXIT_OK) {
         return status;
     }
-    fm_status_t rc =
-        fm_model_find(library, args->operands[0], &digest, &err);
+    fm_status_t rc = fm_model_find(library, args->operands[0], &digest, &err);
     if (rc >= 0) {
         rc = fm_model_export(fm_model_library_cas(library), &digest,
                              args->operands[1], &opts, &err);
@@ -293,8 +291,8 @@ static int model_ls(const fm_cli_args_t *args)
     if (status != FM_EXIT_OK) {
         return status;
     }
-    fm_status_t rc = print_all(
-        library, fm_cli_option(args, command, "all") != NULL, &err);
+    fm_status_t rc =
+        print_all(library, fm_cli_option(args, command, "all") != NULL, &err);
     if (rc < 0) {
         status = fm_cli_fail(exit_of(rc), "%s", err.text);
     }
@@ -346,9 +344,9 @@ static fm_json_t *describe(const fm_digest_t *digest,
     if (!json ||
         fm_json_set(json, "digest",
                     fm_json_string(fm_digest_format(digest, text))) < 0 ||
-        fm_json_set(json, "kind",
-                    fm_json_string(manifest->is_adapter ? "adapter"
-                                                        : "model")) < 0 ||
+        fm_json_set(
+            json, "kind",
+            fm_json_string(manifest->is_adapter ? "adapter" : "model")) < 0 ||
         fm_json_set(json, "parameters", fm_json_int((int64_t)parameters)) < 0 ||
         fm_json_set(json, "tensors",
                     fm_json_int((int64_t)manifest->tensor_count)) < 0 ||
@@ -404,9 +402,10 @@ const fm_cli_command_t fm_cli_model_show = {
     .operand_min = 1,
     .operand_max = 1,
     .summary = "describe a model or adapter",
-    .text = "Describe MODEL, a name or a digest: its configuration, parameters, "
-            "precision and tokenizer, and how many of its bytes other models "
-            "in the store have as well.",
+    .text =
+        "Describe MODEL, a name or a digest: its configuration, parameters, "
+        "precision and tokenizer, and how many of its bytes other models "
+        "in the store have as well.",
     .options = options,
     .option_count = sizeof(options) / sizeof(options[0]),
     .run = model_show,

@@ -354,6 +354,65 @@ static void test_gradient(void)
     }
 }
 
+/* The adapter's gradient over a frozen model, with dropout. */
+static void adapter_gradient(struct reference *r, unsigned flags,
+                             const fm_engine_adapter_t *adapter, float *grads)
+{
+    const fm_engine_dropout_t dropout = {.key = 5, .first_row = 3};
+    fm_engine_pass_t *pass = NULL;
+    struct packed p;
+
+    pack(&r->samples, &p);
+    const fm_engine_batch_t batch = {
+        .tokens = p.tokens, .offsets = p.offsets, .count = r->samples.count};
+    FM_ASSERT_OK(fm_engine_pass_create(r->model, flags, &pass, &r->err),
+                 &r->err);
+    fm_engine_pass_set_adapter(pass, adapter);
+    fm_engine_pass_set_adapter_grads(pass, grads);
+    fm_engine_pass_set_dropout(pass, &dropout);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r->err),
+                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_head(pass, p.rows, p.targets, p.scales, p.count,
+                                     NULL, p.logp, &r->err),
+                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_backward(pass, NULL, &r->err), &r->err);
+    fm_engine_pass_destroy(pass);
+}
+
+/* What is computed twice has the same dropout both times. */
+static void test_checkpointed_adapter(void)
+{
+    const fm_engine_adapter_config_t config = {
+        .rank = 3, .alpha = 6, .dropout = 0.3, .targets = 127};
+
+    for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
+        struct reference r;
+        fm_engine_adapter_t *adapter = NULL;
+
+        reference_open(&r, names[n]);
+        FM_ASSERT_OK(
+            fm_engine_adapter_create(&config, r.model, &adapter, &r.err),
+            &r.err);
+        size_t size = fm_engine_adapter_size(adapter);
+        float *grads = fm_calloc(size, sizeof(*grads));
+        float *again = fm_calloc(size, sizeof(*again));
+        CU_ASSERT_FATAL(grads && again);
+        weights_fill("adapter", grads, size);
+        FM_ASSERT_OK(fm_engine_adapter_write(adapter, 0, size, grads, &r.err),
+                     &r.err);
+        memset(grads, 0, size * sizeof(*grads));
+        adapter_gradient(&r, FM_ENGINE_PASS_TRAIN, adapter, grads);
+        adapter_gradient(&r, FM_ENGINE_PASS_TRAIN | FM_ENGINE_PASS_CHECKPOINT,
+                         adapter, again);
+        CU_ASSERT(grads[0] != 0 && isfinite(grads[0]));
+        CU_ASSERT(memcmp(grads, again, size * sizeof(*grads)) == 0);
+        free(grads);
+        free(again);
+        fm_engine_adapter_destroy(adapter);
+        reference_close(&r);
+    }
+}
+
 static fm_engine_train_options_t options_read(const struct reference *r)
 {
     const fm_json_t *o = fm_json_get(r->json, "options");
@@ -382,7 +441,8 @@ static void test_training(void)
         reference_open(&r, names[n]);
         fm_engine_train_options_t options = options_read(&r);
         FM_ASSERT_OK(
-            fm_engine_trainer_create(r.model, &options, &trainer, &r.err),
+            fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
+                                     &options, &trainer, &r.err),
             &r.err);
         size_t size = fm_engine_model_size(r.model);
         float *host = fm_malloc(size * sizeof(*host));
@@ -442,6 +502,8 @@ int main(void)
         {"configuration as saved", test_saved_config},
         {"logits", test_logits},
         {"gradients, plain and checkpointed", test_gradient},
+        {"checkpointing with an adapter and dropout",
+         test_checkpointed_adapter},
         {"ten AdamW steps", test_training},
         {"greedy decoding", test_greedy},
     };
