@@ -13,6 +13,7 @@
  * reference model (or the model itself), and a scalar head. */
 struct bench {
     struct ref r;
+    fm_engine_train_options_t options;
     fm_engine_trainer_t *trainer;
 };
 
@@ -20,7 +21,7 @@ static void bench_open(struct bench *b, bool lora, double rate)
 {
     const fm_engine_adapter_config_t config = {
         .rank = 2, .alpha = 4, .dropout = 0.25, .targets = 127};
-    fm_engine_train_options_t options;
+    fm_engine_train_options_t *options = &b->options;
 
     ref_open(&b->r, "train_full");
     if (lora) {
@@ -30,16 +31,16 @@ static void bench_open(struct bench *b, bool lora, double rate)
         FM_ASSERT_OK(fm_engine_adapter_init(b->r.adapter, 9, &b->r.err),
                      &b->r.err);
     }
-    fm_engine_train_defaults(&options);
-    options.learning_rate = rate;
-    options.schedule = FM_ENGINE_SCHEDULE_COSINE;
-    options.total_steps = 4000;
-    options.weight_decay = 0.01;
-    options.micro_batch_tokens = 24;
-    options.seed = 3;
+    fm_engine_train_defaults(options);
+    options->learning_rate = rate;
+    options->schedule = FM_ENGINE_SCHEDULE_COSINE;
+    options->total_steps = 4000;
+    options->weight_decay = 0.01;
+    options->micro_batch_tokens = 24;
+    options->seed = 3;
     const fm_engine_parts_t parts = {b->r.model, b->r.adapter, b->r.value};
     FM_ASSERT_OK(
-        fm_engine_trainer_create(&parts, &options, &b->trainer, &b->r.err),
+        fm_engine_trainer_create(&parts, options, &b->trainer, &b->r.err),
         &b->r.err);
 }
 
@@ -235,6 +236,33 @@ static void test_resume(void)
     }
 }
 
+/* Checkpointing costs work and no bit, dropout included. */
+static void test_checkpointing(void)
+{
+    for (int method = 0; method < METHODS; method++) {
+        struct state states[2];
+        for (int i = 0; i < 2; i++) {
+            struct bench b;
+            bench_open(&b, true, 5e-3);
+            fm_engine_train_options_t options = b.options;
+            const fm_engine_parts_t parts = {b.r.model, b.r.adapter, b.r.value};
+            options.gradient_checkpointing = i == 1;
+            fm_engine_trainer_destroy(b.trainer);
+            FM_ASSERT_OK(fm_engine_trainer_create(&parts, &options, &b.trainer,
+                                                  &b.r.err),
+                         &b.r.err);
+            fm_engine_experience_t *e = experience_make(&b, method, NULL, 0);
+            steps_run(&b, method, e, 3);
+            states[i] = state_take(&b);
+            fm_engine_experience_destroy(e);
+            bench_close(&b);
+        }
+        CU_ASSERT(state_equal(&states[0], &states[1]));
+        free(states[0].planes);
+        free(states[1].planes);
+    }
+}
+
 /* --- experiences --------------------------------------------------------- */
 
 /* With a rate of zero every ratio stays exactly one, in every mini-batch of
@@ -273,6 +301,34 @@ static void first_epoch_check(int method)
                               FM_ERR_INVALID, &b.r.err, "iteration is over"));
     fm_engine_experience_destroy(e);
     bench_close(&b);
+}
+
+/* One step of all: the pass that would only find the old log-probs is spared,
+ * and the numbers are those of the first of two epochs. */
+static void test_one_step(void)
+{
+    fm_engine_metrics_t metrics[2];
+    fm_engine_grpo_options_t o = grpo_options();
+
+    o.mini_batch_size = 6;
+    for (int i = 0; i < 2; i++) {
+        fm_engine_experience_t *e = NULL;
+        struct bench b;
+        bench_open(&b, true, 5e-3);
+        o.epochs = 1 + (size_t)i;
+        FM_ASSERT_OK(fm_engine_experience_create_grpo(b.trainer, b.r.rollouts,
+                                                      b.r.rollout_count, &o,
+                                                      NULL, 0, &e, &b.r.err),
+                     &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &metrics[i], &b.r.err),
+                     &b.r.err);
+        CU_ASSERT(metrics[i].ratio_min == 1 && metrics[i].ratio_max == 1);
+        fm_engine_experience_destroy(e);
+        bench_close(&b);
+    }
+    CU_ASSERT(metrics[0].loss == metrics[1].loss &&
+              metrics[0].grad_norm == metrics[1].grad_norm &&
+              metrics[0].kl == metrics[1].kl && metrics[0].kl > 0);
 }
 
 static void test_first_epoch(void)
@@ -642,7 +698,9 @@ int main(void)
 {
     static const fm_test_case_t cases[] = {
         {"resume, bit for bit, every method", test_resume},
+        {"checkpointing keeps the bits", test_checkpointing},
         {"first epoch", test_first_epoch},
+        {"one step is its own old policy", test_one_step},
         {"target KL", test_target_kl},
         {"options refused", test_option_refusals},
         {"data refused", test_data_refusals},
