@@ -49,10 +49,16 @@ extern const fm_cli_command_t fm_cli_run;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
+extern const fm_cli_command_t fm_cli_explain_miss;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;
 extern const fm_cli_command_t fm_cli_cas_verify;
+extern const fm_cli_command_t fm_cli_model_import;
+extern const fm_cli_command_t fm_cli_model_export;
+extern const fm_cli_command_t fm_cli_model_ls;
+extern const fm_cli_command_t fm_cli_model_show;
+extern const fm_cli_command_t fm_cli_model_rm;
 
 /** Value of an option, NULL when it was not given. */
 const char *fm_cli_option(const fm_cli_args_t *args,

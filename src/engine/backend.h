@@ -29,6 +29,8 @@ typedef struct fm_engine_heads {
     size_t heads;
     size_t kv_heads; /**< divides heads (grouped queries) */
     size_t head_dim; /**< even */
+    size_t window;   /**< last positions a query sees, its own included (Beltagy
+                          et al., 2020); 0: all before it */
 } fm_engine_heads_t;
 
 /** Sequences laid end to end in the rows: no padding. */
@@ -44,6 +46,21 @@ typedef struct fm_engine_cache {
     float *values;
     size_t capacity; /**< positions in a slot */
 } fm_engine_cache_t;
+
+/** A low-rank update of a matrix [n, k]: scale · B·A (Hu et al., 2021). */
+typedef struct fm_engine_lora {
+    const float *a; /**< device [rank, k]; NULL: there is none */
+    const float *b; /**< device [n, rank] */
+    size_t rank;
+    float scale; /**< alpha / rank */
+} fm_engine_lora_t;
+
+/** Which elements dropout takes away (see backend function dropout). */
+typedef struct fm_engine_mask {
+    uint64_t key;
+    uint64_t first_row; /**< number of the call's first row */
+    float rate;         /**< the share taken away; at least 0, below 1 */
+} fm_engine_mask_t;
 
 /** One AdamW update (see backend function adamw). */
 typedef struct fm_engine_adamw {
@@ -91,7 +108,7 @@ typedef struct fm_engine_ops {
     void (*rmsnorm_forward)(fm_engine_backend_t *be, float *out, float *rstd,
                             const float *x, const float *weight, float eps,
                             size_t rows, size_t width);
-    /** dx += …; dweight[width] += … */
+    /** dx += …; dweight[width] += …, NULL: not wanted. */
     void (*rmsnorm_backward)(fm_engine_backend_t *be, float *dx, float *dweight,
                              const float *dout, const float *x,
                              const float *weight, const float *rstd,
@@ -112,6 +129,49 @@ typedef struct fm_engine_ops {
                             const float *weight, size_t rows, size_t k,
                             size_t n);
 
+    /** x[rows, n] += bias[n].  Row-invariant. */
+    void (*bias_add)(fm_engine_backend_t *be, float *x, const float *bias,
+                     size_t rows, size_t n);
+    /** dbias[n] += Σ over rows of dout[rows, n], in row order. */
+    void (*bias_backward)(fm_engine_backend_t *be, float *dbias,
+                          const float *dout, size_t rows, size_t n);
+
+    /** RMS norm of each query and key head by itself, in place in qkv (Henry
+     *  et al., 2020); weights [head_dim], one for queries, one for keys.  With
+     *  @p unit [rows, heads + kv_heads, head_dim] and @p rstd [rows, heads +
+     *  kv_heads], both or neither NULL, these receive x · rstd and rstd.
+     *  Row-invariant. */
+    void (*head_norm_forward)(fm_engine_backend_t *be, float *qkv, float *unit,
+                              float *rstd, const float *q_weight,
+                              const float *k_weight, float eps, size_t rows,
+                              const fm_engine_heads_t *heads);
+    /** dqkv in place, from what forward() gave; dq_weight, dk_weight
+     *  [head_dim] +=, both NULL when not wanted. */
+    void (*head_norm_backward)(fm_engine_backend_t *be, float *dqkv,
+                               float *dq_weight, float *dk_weight,
+                               const float *unit, const float *rstd,
+                               const float *q_weight, const float *k_weight,
+                               size_t rows, const fm_engine_heads_t *heads);
+    /** out[row·ldo … + n) += scale · x[rows, k] · Aᵀ · Bᵀ; out points at the
+     *  first of the n columns.  scratch[rows, rank] is overwritten. */
+    void (*lora_forward)(fm_engine_backend_t *be, float *out, size_t ldo,
+                         const float *x, const fm_engine_lora_t *lora,
+                         float *scratch, size_t rows, size_t k, size_t n);
+    /** dx[rows, k] += scale · dout · B · A; da[rank, k] and db[n, rank] +=
+     *  their gradients, NULL: not wanted.  scratch[2, rows, rank]. */
+    void (*lora_backward)(fm_engine_backend_t *be, float *dx, float *da,
+                          float *db, const float *dout, size_t ldo,
+                          const float *x, const fm_engine_lora_t *lora,
+                          float *scratch, size_t rows, size_t k, size_t n);
+    /** out[rows, width] = (or +=, when @p add) x · m / (1 − rate).  m is 0
+     *  where the upper 32 bits of SplitMix64's output at counter (first_row +
+     *  row) · width + column + 1 of the stream `key` are below rate · 2³²,
+     *  else 1: the same mask on every device, whatever the micro-batch.
+     *  Its own gradient, with x and out in each other's place. */
+    void (*dropout)(fm_engine_backend_t *be, float *out, const float *x,
+                    const fm_engine_mask_t *mask, size_t rows, size_t width,
+                    bool add);
+
     /** Rotate the first heads + kv_heads heads of qkv in place by the angle of
      *  positions[rows]; table [position, 2, head_dim/2] holds cos, sin;
      *  dimension i pairs with i + head_dim/2.  @p back rotates backwards (the
@@ -120,8 +180,9 @@ typedef struct fm_engine_ops {
                  const int32_t *positions, size_t rows,
                  const fm_engine_heads_t *heads, bool back);
 
-    /** Causal attention inside each sequence of @p pack: out[rows, heads·dim]
-     *  = softmax(q kᵀ/√dim) v; lse[rows, heads] = log Σ exp of the scores. */
+    /** Causal attention inside each sequence of @p pack and the window of
+     *  @p heads: out[rows, heads·dim] = softmax(q kᵀ/√dim) v; lse[rows, heads]
+     * = log Σ exp of the scores. */
     void (*attention_forward)(fm_engine_backend_t *be, float *out, float *lse,
                               const float *qkv, const fm_engine_pack_t *pack,
                               const fm_engine_heads_t *heads);
@@ -138,7 +199,8 @@ typedef struct fm_engine_ops {
                         const int32_t *positions, size_t rows,
                         const fm_engine_heads_t *heads);
     /** out[rows, heads·dim]: the query of each row against positions 0 …
-     *  positions[row] of its slot.  Row-invariant. */
+     *  positions[row] of its slot, or the last `window` of these.
+     *  Row-invariant. */
     void (*attention_decode)(fm_engine_backend_t *be, float *out,
                              const float *qkv, const fm_engine_cache_t *cache,
                              const int32_t *slots, const int32_t *positions,
@@ -159,6 +221,15 @@ typedef struct fm_engine_ops {
                     const int32_t *targets, const float *scales, size_t rows,
                     size_t vocab);
 
+    /** As logprob, with entropy[rows] = −Σ p log p in natural logarithms;
+     *  logits becomes scales · d logp / d logits + entropy_scales ·
+     *  d entropy / d logits.  Both scales, or neither. */
+    void (*logprob_entropy)(fm_engine_backend_t *be, float *logp,
+                            float *entropy, float *logits,
+                            const int32_t *targets, const float *scales,
+                            const float *entropy_scales, size_t rows,
+                            size_t vocab);
+
     /** *sum (host) = Σ x², in float64; waits. */
     void (*sum_squares)(fm_engine_backend_t *be, double *sum, const float *x,
                         size_t count);
@@ -174,6 +245,10 @@ typedef struct fm_engine_ops {
 struct fm_engine_backend {
     const fm_engine_ops_t *ops;
 };
+
+/** Bytes of host memory that this process may still take, by the machine and
+ *  by its control groups; SIZE_MAX when nobody says. */
+size_t fm_engine_cpu_memory_left(void);
 
 /**
  * The CPU backend: one thread, OpenBLAS held to one thread for the whole

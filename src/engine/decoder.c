@@ -67,7 +67,7 @@ static fm_status_t rows_create(fm_engine_decoder_t *d, fm_error_t *err)
         {&d->normed, c->hidden_size},
         {&d->rstd, 1},
         {&d->qkv, fm_engine_qkv_width(c)},
-        {&d->mixed, c->hidden_size},
+        {&d->mixed, fm_engine_mixed_width(c)},
         {&d->gate_up, 2 * c->intermediate_size},
         {&d->product, c->intermediate_size},
         {&d->logits, c->vocab_size},
@@ -151,37 +151,68 @@ fm_status_t fm_engine_decoder_prefill(fm_engine_decoder_t *decoder, size_t slot,
                : fm_engine_pass_logits(decoder->pass, last, 1, logits_out, err);
 }
 
-static void layer_step(fm_engine_decoder_t *d, size_t l, size_t rows)
+/* out[rows, n] = (or +=) a projection: weight and bias of a layer's @p w. */
+static void project(fm_engine_decoder_t *d, float *out, const float *x,
+                    const float *w, size_t weight, size_t bias, size_t rows,
+                    size_t k, size_t n, bool add)
+{
+    d->be->ops->linear_rows(d->be, out, x, w + weight, rows, k, n, add);
+    if (bias) {
+        d->be->ops->bias_add(d->be, out, w + bias, rows, n);
+    }
+}
+
+static void attention_step(fm_engine_decoder_t *d, size_t l, const float *w,
+                           size_t rows)
 {
     const fm_engine_config_t *c = fm_engine_model_config(d->model);
-    const float *w =
-        fm_engine_model_data(d->model) + d->at.first_layer + l * d->at.layer;
     const fm_engine_ops_t *ops = d->be->ops;
+    fm_engine_heads_t heads = fm_engine_layer_heads(c, l);
     const int32_t *positions = d->ids + rows;
     const int32_t *slots = d->ids + 2 * rows;
     float eps = (float)c->rms_norm_eps;
     size_t hidden = c->hidden_size;
-    size_t width = c->intermediate_size;
 
     ops->rmsnorm_forward(d->be, d->normed, d->rstd, d->x, w + d->at.input_norm,
                          eps, rows, hidden);
-    ops->linear_rows(d->be, d->qkv, d->normed, w + d->at.qkv, rows, hidden,
-                     fm_engine_qkv_width(c), false);
-    ops->rope(d->be, d->qkv, d->rotary.table, positions, rows, &d->heads,
-              false);
+    project(d, d->qkv, d->normed, w, d->at.qkv, d->at.qkv_bias, rows, hidden,
+            fm_engine_qkv_width(c), false);
+    if (d->at.q_norm) {
+        ops->head_norm_forward(d->be, d->qkv, NULL, NULL, w + d->at.q_norm,
+                               w + d->at.k_norm, eps, rows, &heads);
+    }
+    ops->rope(d->be, d->qkv, d->rotary.table, positions, rows, &heads, false);
     ops->cache_store(d->be, &d->caches[l], d->qkv, slots, positions, rows,
-                     &d->heads);
+                     &heads);
     ops->attention_decode(d->be, d->mixed, d->qkv, &d->caches[l], slots,
-                          positions, rows, &d->heads);
-    ops->linear_rows(d->be, d->x, d->mixed, w + d->at.o, rows, hidden, hidden,
-                     true);
+                          positions, rows, &heads);
+    project(d, d->x, d->mixed, w, d->at.o, d->at.o_bias, rows,
+            fm_engine_mixed_width(c), hidden, true);
+}
+
+static void mlp_step(fm_engine_decoder_t *d, const float *w, size_t rows)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(d->model);
+    const fm_engine_ops_t *ops = d->be->ops;
+    size_t hidden = c->hidden_size;
+    size_t width = c->intermediate_size;
+
     ops->rmsnorm_forward(d->be, d->normed, d->rstd, d->x, w + d->at.post_norm,
-                         eps, rows, hidden);
-    ops->linear_rows(d->be, d->gate_up, d->normed, w + d->at.gate_up, rows,
-                     hidden, 2 * width, false);
+                         (float)c->rms_norm_eps, rows, hidden);
+    project(d, d->gate_up, d->normed, w, d->at.gate_up, d->at.gate_up_bias,
+            rows, hidden, 2 * width, false);
     ops->swiglu_forward(d->be, d->product, d->gate_up, rows, width);
-    ops->linear_rows(d->be, d->x, d->product, w + d->at.down, rows, width,
-                     hidden, true);
+    project(d, d->x, d->product, w, d->at.down, d->at.down_bias, rows, width,
+            hidden, true);
+}
+
+static void layer_step(fm_engine_decoder_t *d, size_t l, size_t rows)
+{
+    const float *w =
+        fm_engine_model_data(d->model) + d->at.first_layer + l * d->at.layer;
+
+    attention_step(d, l, w, rows);
+    mlp_step(d, w, rows);
 }
 
 fm_status_t fm_engine_decoder_step(fm_engine_decoder_t *decoder,

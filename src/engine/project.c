@@ -2,10 +2,12 @@
 #include "engine/project.h"
 
 #include "engine/activations.h"
+#include "engine/lora.h"
 
 /* Where a matrix stands in its layer, and its shape [n, k]. */
 typedef struct matrix {
     size_t offset;
+    size_t bias; /* 0: none */
     size_t n;
     size_t k;
 } matrix_t;
@@ -14,14 +16,15 @@ static matrix_t matrix_of(const fm_engine_pass_t *pass,
                           fm_engine_matrix_t matrix)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    size_t mixed = pass->heads.heads * pass->heads.head_dim;
+    const fm_engine_layout_t *at = &pass->at;
     const matrix_t table[] = {
-        [FM_ENGINE_QKV] = {pass->at.qkv, fm_engine_qkv_width(c),
+        [FM_ENGINE_QKV] = {at->qkv, at->qkv_bias, fm_engine_qkv_width(c),
                            c->hidden_size},
-        [FM_ENGINE_O] = {pass->at.o, c->hidden_size, mixed},
-        [FM_ENGINE_GATE_UP] = {pass->at.gate_up, 2 * c->intermediate_size,
-                               c->hidden_size},
-        [FM_ENGINE_DOWN] = {pass->at.down, c->hidden_size,
+        [FM_ENGINE_O] = {at->o, at->o_bias, c->hidden_size,
+                         fm_engine_mixed_width(c)},
+        [FM_ENGINE_GATE_UP] = {at->gate_up, at->gate_up_bias,
+                               2 * c->intermediate_size, c->hidden_size},
+        [FM_ENGINE_DOWN] = {at->down, at->down_bias, c->hidden_size,
                             c->intermediate_size},
     };
 
@@ -33,11 +36,15 @@ void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
                        bool add)
 {
     matrix_t m = matrix_of(pass, matrix);
-    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+    const float *w = fm_engine_model_data(pass->model) + pass->at.first_layer +
+                     layer * pass->at.layer;
 
-    pass->be->ops->linear_forward(pass->be, out, x,
-                                  fm_engine_model_data(pass->model) + at,
-                                  pass->rows, m.k, m.n, add);
+    pass->be->ops->linear_forward(pass->be, out, x, w + m.offset, pass->rows,
+                                  m.k, m.n, add);
+    if (m.bias) {
+        pass->be->ops->bias_add(pass->be, out, w + m.bias, pass->rows, m.n);
+    }
+    fm_engine_lora_forward(pass, layer, matrix, out, m.n, x, m.k);
 }
 
 void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
@@ -45,9 +52,15 @@ void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
                                 const float *dout, const float *x, float *grads)
 {
     matrix_t m = matrix_of(pass, matrix);
-    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+    size_t at = pass->at.first_layer + layer * pass->at.layer;
 
-    pass->be->ops->linear_backward(pass->be, dx, grads + at, dout, x,
-                                   fm_engine_model_data(pass->model) + at,
-                                   pass->rows, m.k, m.n);
+    pass->be->ops->linear_backward(
+        pass->be, dx, grads ? grads + at + m.offset : NULL, dout, x,
+        fm_engine_model_data(pass->model) + at + m.offset, pass->rows, m.k,
+        m.n);
+    if (m.bias && grads) {
+        pass->be->ops->bias_backward(pass->be, grads + at + m.bias, dout,
+                                     pass->rows, m.n);
+    }
+    fm_engine_lora_backward(pass, layer, matrix, dx, dout, m.n, x, m.k);
 }

@@ -17,11 +17,13 @@ typedef enum fm_engine_matrix {
     FM_ENGINE_DOWN     /**< intermediate → hidden */
 } fm_engine_matrix_t;
 
-/** out[rows, n] = (or +=, when @p add) the projection of x[rows, k]. */
+/** out[rows, n] = (or +=, when @p add) the projection of x[rows, k], the
+ *  pass's adapter included. */
 void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
                        fm_engine_matrix_t matrix, float *out, const float *x,
                        bool add);
-/** dx = …; @p grads (of the whole model) +=. */
+/** dx = …; @p grads (of the whole model, or NULL: frozen) +=; the adapter's
+ *  gradient += as the pass was told. */
 void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
                                 fm_engine_matrix_t matrix, float *dx,
                                 const float *dout, const float *x,

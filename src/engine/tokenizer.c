@@ -105,9 +105,12 @@ fm_engine_tokenizer_create_byte(fm_engine_tokenizer_t **tokenizer_out,
 }
 
 fm_status_t fm_engine_tokenizer_create(const fm_json_t *description,
+                                       const void *json, size_t len,
                                        fm_engine_tokenizer_t **tokenizer_out,
                                        fm_error_t *err)
 {
+    (void)json;
+    (void)len;
     const char *type = fm_json_get_str(description, "type");
 
     if (!type) {

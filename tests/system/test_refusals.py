@@ -7,8 +7,8 @@ import subprocess
 
 import harness
 
-COMMANDS = ["run", "validate", "result", "lineage", "cas stat", "cas ls",
-            "cas get", "cas verify"]
+COMMANDS = ["run", "validate", "result", "lineage", "explain-miss",
+            "cas stat", "cas ls", "cas get", "cas verify"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 

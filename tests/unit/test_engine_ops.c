@@ -18,7 +18,7 @@ enum { ROWS = 5, WIDTH = 37, OUT = 11, VOCAB = 53 };
 enum { HEADS = 4, KV = 2, DIM = 22, QKV = (HEADS + 2 * KV) * DIM };
 enum { TOKENS = 80, SEQUENCES = 3, PROBES = 150 };
 
-static const fm_engine_heads_t heads = {
+static fm_engine_heads_t heads = {
     .heads = HEADS, .kv_heads = KV, .head_dim = DIM};
 static const int32_t offsets[SEQUENCES + 1] = {0, 70, 71, 80};
 static const fm_engine_pack_t pack = {
@@ -84,9 +84,10 @@ static void check_values(const char *what, twin_fn twin, const float *x,
     free(out);
 }
 
-/* dx against d(Σ r·y)/dx, at up to PROBES elements. */
-static void check_gradient(const char *what, twin_fn twin, const float *x,
-                           size_t n, const float *r, size_t m, const float *dx)
+/* dx against d(Σ r·y)/dx, at up to PROBES of the elements from @p first on. */
+static void check_gradient_from(const char *what, twin_fn twin, const float *x,
+                                size_t n, const float *r, size_t m,
+                                const float *dx, size_t first)
 {
     const double h = 1e-5;
     double *in = widen(x, n);
@@ -94,12 +95,15 @@ static void check_gradient(const char *what, twin_fn twin, const float *x,
     double largest = 0;
 
     CU_ASSERT_PTR_NOT_NULL_FATAL(out);
-    for (size_t i = 0; i < n; i++) {
+    size_t count = n - first;
+    for (size_t i = first; i < n; i++) {
         largest = fmax(largest, fabs((double)dx[i]));
     }
     CU_ASSERT(largest > 1e-3);
-    for (size_t probe = 0; probe < n && probe < PROBES; probe++) {
-        size_t i = n <= PROBES ? probe : (size_t)fm_rng_below(&rng, n);
+    for (size_t probe = 0; probe < count && probe < PROBES; probe++) {
+        size_t i =
+            first +
+            (count <= PROBES ? probe : (size_t)fm_rng_below(&rng, count));
         double slope = 0;
         for (int side = 1; side >= -1; side -= 2) {
             double keep = in[i];
@@ -114,6 +118,12 @@ static void check_gradient(const char *what, twin_fn twin, const float *x,
     }
     free(in);
     free(out);
+}
+
+static void check_gradient(const char *what, twin_fn twin, const float *x,
+                           size_t n, const float *r, size_t m, const float *dx)
+{
+    check_gradient_from(what, twin, x, n, r, m, dx, 0);
 }
 
 /* --- RMS norm: x = [rows, width] then weight[width] ----------------------- */
@@ -148,6 +158,7 @@ static void test_rmsnorm(void)
     check_values("rmsnorm", rmsnorm_twin, x, n, y, m);
     be->ops->rmsnorm_backward(be, dx, dx + m, r, x, x + m, rstd, ROWS, WIDTH);
     check_gradient("rmsnorm gradient", rmsnorm_twin, x, n, r, m, dx);
+    check_gradient_from("rmsnorm weight", rmsnorm_twin, x, n, r, m, dx, m);
     free(x);
     free(r);
     free(y);
@@ -222,6 +233,110 @@ static void test_linear_rows_invariant(void)
     free(one);
 }
 
+/* --- bias: x[rows, n] then bias[n] --------------------------------------- */
+
+static void bias_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t i = 0; i < WIDTH; i++) {
+            y[r * WIDTH + i] = x[r * WIDTH + i] + x[ROWS * WIDTH + i];
+        }
+    }
+}
+
+static void test_bias(void)
+{
+    size_t m = ROWS * WIDTH;
+    float *x = random_floats(m + WIDTH);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *dx = floats(m + WIDTH);
+
+    memcpy(y, x, m * sizeof(*y));
+    be->ops->bias_add(be, y, x + m, ROWS, WIDTH);
+    check_values("bias", bias_twin, x, m + WIDTH, y, m);
+    memcpy(dx, r, m * sizeof(*dx));
+    be->ops->bias_backward(be, dx + m, r, ROWS, WIDTH);
+    check_gradient("bias gradient", bias_twin, x, m + WIDTH, r, m, dx);
+    check_gradient_from("bias alone", bias_twin, x, m + WIDTH, r, m, dx, m);
+    be->ops->bias_backward(be, dx + m, r, ROWS, WIDTH); /* += */
+    for (size_t i = 0; i < WIDTH; i++) {
+        double sum = 0;
+        for (size_t row = 0; row < ROWS; row++) {
+            sum += (double)r[row * WIDTH + i];
+        }
+        check_close("bias twice", (double)dx[m + i], 2 * sum, 1);
+    }
+    free(x);
+    free(r);
+    free(y);
+    free(dx);
+}
+
+/* --- norms of heads: x = qkv[rows, …], q_weight[dim], k_weight[dim] ------- */
+
+enum { NORMED = HEADS + KV };
+
+static void head_norm_twin(const double *x, double *y)
+{
+    const double *weights = x + ROWS * QKV;
+
+    memcpy(y, x, ROWS * QKV * sizeof(*y));
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t h = 0; h < NORMED; h++) {
+            const double *weight = weights + (h < HEADS ? 0 : DIM);
+            const double *from = x + r * QKV + h * DIM;
+            double sum = 0;
+            for (size_t i = 0; i < DIM; i++) {
+                sum += from[i] * from[i];
+            }
+            double scale = 1 / sqrt(sum / DIM + (double)1e-5F);
+            for (size_t i = 0; i < DIM; i++) {
+                y[r * QKV + h * DIM + i] = from[i] * scale * weight[i];
+            }
+        }
+    }
+}
+
+static void test_head_norm(void)
+{
+    size_t m = ROWS * QKV;
+    size_t n = m + 2 * DIM;
+    float *x = random_floats(n);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *bare = floats(m);
+    float *dx = floats(n);
+    float *frozen = floats(m);
+    float *unit = floats(ROWS * NORMED * DIM);
+    float rstd[ROWS * NORMED];
+
+    memcpy(y, x, m * sizeof(*y));
+    memcpy(bare, x, m * sizeof(*bare));
+    be->ops->head_norm_forward(be, y, unit, rstd, x + m, x + m + DIM, 1e-5F,
+                               ROWS, &heads);
+    check_values("head norm", head_norm_twin, x, n, y, m);
+    be->ops->head_norm_forward(be, bare, NULL, NULL, x + m, x + m + DIM, 1e-5F,
+                               ROWS, &heads);
+    CU_ASSERT(memcmp(bare, y, m * sizeof(*y)) == 0);
+    memcpy(dx, r, m * sizeof(*dx));
+    memcpy(frozen, r, m * sizeof(*dx));
+    be->ops->head_norm_backward(be, dx, dx + m, dx + m + DIM, unit, rstd, x + m,
+                                x + m + DIM, ROWS, &heads);
+    check_gradient("head norm gradient", head_norm_twin, x, n, r, m, dx);
+    check_gradient_from("head norm weights", head_norm_twin, x, n, r, m, dx, m);
+    be->ops->head_norm_backward(be, frozen, NULL, NULL, unit, rstd, x + m,
+                                x + m + DIM, ROWS, &heads);
+    CU_ASSERT(memcmp(frozen, dx, m * sizeof(*dx)) == 0);
+    free(x);
+    free(r);
+    free(y);
+    free(bare);
+    free(dx);
+    free(frozen);
+    free(unit);
+}
+
 /* --- rotary ----------------------------------------------------------------
  */
 
@@ -283,11 +398,14 @@ static void attend(const double *qkv, size_t begin, size_t row, size_t head,
 {
     size_t group = head / (HEADS / KV);
     const double *q = qkv + row * QKV + head * DIM;
+    size_t low = heads.window && row + 1 > begin + heads.window
+                     ? row + 1 - heads.window
+                     : begin;
     double weights[TOKENS];
     double total = 0;
 
     memset(out, 0, DIM * sizeof(*out));
-    for (size_t j = begin; j <= row; j++) {
+    for (size_t j = low; j <= row; j++) {
         const double *k = qkv + j * QKV + (HEADS + group) * DIM;
         double score = 0;
         for (size_t i = 0; i < DIM; i++) {
@@ -296,7 +414,7 @@ static void attend(const double *qkv, size_t begin, size_t row, size_t head,
         weights[j] = exp(score);
         total += weights[j];
     }
-    for (size_t j = begin; j <= row; j++) {
+    for (size_t j = low; j <= row; j++) {
         const double *v = qkv + j * QKV + (HEADS + KV + group) * DIM;
         for (size_t i = 0; i < DIM; i++) {
             out[i] += weights[j] / total * v[i];
@@ -317,7 +435,10 @@ static void attention_twin(const double *x, double *y)
     }
 }
 
-static void test_attention(void)
+/* None; itself alone; across tiles of 64; a tile; all of the longest. */
+static const size_t windows[] = {0, 1, 7, 64, 69, 70, 1000};
+
+static void check_attention(void)
 {
     size_t n = TOKENS * QKV;
     size_t m = TOKENS * HEADS * DIM;
@@ -338,8 +459,17 @@ static void test_attention(void)
     free(lse);
 }
 
+static void test_attention(void)
+{
+    for (size_t i = 0; i < FM_COUNT_OF(windows); i++) {
+        heads.window = windows[i];
+        check_attention();
+    }
+    heads.window = 0;
+}
+
 /* Decoding against the cache gives what the packed forward gives. */
-static void test_attention_decode(void)
+static void check_decode(void)
 {
     enum { CAPACITY = 70 };
     size_t m = TOKENS * HEADS * DIM;
@@ -371,6 +501,15 @@ static void test_attention_decode(void)
     free(lse);
     free(cache.keys);
     free(cache.values);
+}
+
+static void test_attention_decode(void)
+{
+    for (size_t i = 0; i < FM_COUNT_OF(windows); i++) {
+        heads.window = windows[i];
+        check_decode();
+    }
+    heads.window = 0;
 }
 
 /* --- gated activation -------------------------------------------------------
@@ -451,9 +590,19 @@ static void test_logprob(void)
 /* --- rows, optimiser
  * ---------------------------------------------------------- */
 
+static const int32_t ids[4] = {2, 0, 2, 1};
+
+static void gather_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < 4; r++) {
+        memcpy(y + r * WIDTH, x + (size_t)ids[r] * WIDTH, WIDTH * sizeof(*y));
+    }
+}
+
 static void test_gather_scatter(void)
 {
-    const int32_t ids[4] = {2, 0, 2, 1};
+    float *r = random_floats(4 * WIDTH);
+    float *dx = floats(3 * WIDTH);
     float *table = random_floats(3 * WIDTH);
     float *out = floats(4 * WIDTH);
     float *back = floats(3 * WIDTH);
@@ -466,6 +615,11 @@ static void test_gather_scatter(void)
         CU_ASSERT(back[WIDTH + i] == table[WIDTH + i]);
         CU_ASSERT(back[2 * WIDTH + i] == 2 * table[2 * WIDTH + i]);
     }
+    be->ops->scatter_add(be, dx, r, ids, 4, WIDTH);
+    check_gradient("gather gradient", gather_twin, table, 3 * WIDTH, r,
+                   4 * WIDTH, dx);
+    free(r);
+    free(dx);
     free(table);
     free(out);
     free(back);
@@ -523,6 +677,8 @@ int main(void)
         {"rmsnorm", test_rmsnorm},
         {"linear", test_linear},
         {"linear rows do not depend on others", test_linear_rows_invariant},
+        {"bias", test_bias},
+        {"norms of heads", test_head_norm},
         {"rope", test_rope},
         {"attention", test_attention},
         {"attention against the cache", test_attention_decode},

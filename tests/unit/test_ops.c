@@ -224,7 +224,7 @@ static void test_data(void)
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"y\"]",
              "{\"items\":[{\"y\":\"2\"}]}");
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"z\"]", "no z");
-    retrieve(&world, "xml", "", "", "jsonl, csv or text");
+    retrieve(&world, "xml", "", "", "text or hdf5 is allowed");
     retrieve(&world, "jsonl", "1\n2\n3\n4\n5\n",
              "\"split\":{\"part\":\"all\",\"unit\":\"records\",\"from\":1,"
              "\"to\":-1}",

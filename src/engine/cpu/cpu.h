@@ -33,6 +33,18 @@ void fm_engine_cpu_rmsnorm_backward(fm_engine_backend_t *be, float *dx,
                                     const float *x, const float *weight,
                                     const float *rstd, size_t rows,
                                     size_t width);
+void fm_engine_cpu_lora_forward(fm_engine_backend_t *be, float *out, size_t ldo,
+                                const float *x, const fm_engine_lora_t *lora,
+                                float *scratch, size_t rows, size_t k,
+                                size_t n);
+void fm_engine_cpu_lora_backward(fm_engine_backend_t *be, float *dx, float *da,
+                                 float *db, const float *dout, size_t ldo,
+                                 const float *x, const fm_engine_lora_t *lora,
+                                 float *scratch, size_t rows, size_t k,
+                                 size_t n);
+void fm_engine_cpu_dropout(fm_engine_backend_t *be, float *out, const float *x,
+                           const fm_engine_mask_t *mask, size_t rows,
+                           size_t width, bool add);
 void fm_engine_cpu_linear_forward(fm_engine_backend_t *be, float *out,
                                   const float *x, const float *weight,
                                   size_t rows, size_t k, size_t n, bool add);
@@ -43,6 +55,22 @@ void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
                                    size_t rows, size_t k, size_t n);
+void fm_engine_cpu_bias_add(fm_engine_backend_t *be, float *x,
+                            const float *bias, size_t rows, size_t n);
+void fm_engine_cpu_bias_backward(fm_engine_backend_t *be, float *dbias,
+                                 const float *dout, size_t rows, size_t n);
+void fm_engine_cpu_head_norm_forward(fm_engine_backend_t *be, float *qkv,
+                                     float *unit, float *rstd,
+                                     const float *q_weight,
+                                     const float *k_weight, float eps,
+                                     size_t rows,
+                                     const fm_engine_heads_t *heads);
+void fm_engine_cpu_head_norm_backward(fm_engine_backend_t *be, float *dqkv,
+                                      float *dq_weight, float *dk_weight,
+                                      const float *unit, const float *rstd,
+                                      const float *q_weight,
+                                      const float *k_weight, size_t rows,
+                                      const fm_engine_heads_t *heads);
 void fm_engine_cpu_rope(fm_engine_backend_t *be, float *qkv, const float *table,
                         const int32_t *positions, size_t rows,
                         const fm_engine_heads_t *heads, bool back);
@@ -71,6 +99,11 @@ void fm_engine_cpu_swiglu_forward(fm_engine_backend_t *be, float *out,
 void fm_engine_cpu_swiglu_backward(fm_engine_backend_t *be, float *dgate_up,
                                    const float *dout, const float *gate_up,
                                    size_t rows, size_t width);
+void fm_engine_cpu_logprob_entropy(fm_engine_backend_t *be, float *logp,
+                                   float *entropy, float *logits,
+                                   const int32_t *targets, const float *scales,
+                                   const float *entropy_scales, size_t rows,
+                                   size_t vocab);
 void fm_engine_cpu_logprob(fm_engine_backend_t *be, float *logp, float *logits,
                            const int32_t *targets, const float *scales,
                            size_t rows, size_t vocab);

@@ -97,9 +97,13 @@ void fm_engine_cpu_attention_decode(fm_engine_backend_t *be, float *out,
     float *scores = fm_engine_cpu_scratch(be, heads->heads * cache->capacity);
 
     for (size_t r = 0; scores && r < rows; r++) {
-        size_t base = (size_t)slots[r] * cache->capacity * kv_width;
+        size_t seen = (size_t)positions[r] + 1;
+        size_t keys =
+            heads->window > 0 && seen > heads->window ? heads->window : seen;
+        size_t base =
+            ((size_t)slots[r] * cache->capacity + seen - keys) * kv_width;
         decode_row(out + r * heads->heads * dim, qkv + r * stride,
-                   cache->keys + base, cache->values + base,
-                   (size_t)positions[r] + 1, heads, scores);
+                   cache->keys + base, cache->values + base, keys, heads,
+                   scores);
     }
 }

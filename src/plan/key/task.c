@@ -12,10 +12,10 @@ static const fm_key_task_t tasks[] = {
     {"echo", 1, FM_KEY_OTHER, false, false, 512},
     {"python", 1, FM_KEY_OTHER, false, false, 1},
     {"command", 1, FM_KEY_OTHER, false, false, 1},
-    {"data_retrieval", 1, FM_KEY_OTHER, false, false, 16},
+    {"data_retrieval", 2, FM_KEY_OTHER, false, false, 16},
     {"inference", 1, FM_KEY_INFERENCE, true, false, 16},
     {"logprobs", 1, FM_KEY_INFERENCE, true, false, 16},
-    {"reward", 1, FM_KEY_INFERENCE, true, false, 16},
+    {"reward", 1, FM_KEY_OTHER, false, false, 512},
     {"embedding", 1, FM_KEY_INFERENCE, true, false, 64},
     {"evaluate", 1, FM_KEY_INFERENCE, true, false, 16},
     {"sft", 1, FM_KEY_TRAINING, true, true, 1},
@@ -27,6 +27,14 @@ static const fm_key_task_t tasks[] = {
     {"rag", 1, FM_KEY_INFERENCE, true, false, 16},
     {"agent", 1, FM_KEY_INFERENCE, true, false, 1},
     {"api", 1, FM_KEY_OTHER, false, false, 16},
+    {"map", 1, FM_KEY_OTHER, false, false, 16},
+    {"filter", 1, FM_KEY_OTHER, false, false, 16},
+    {"dedup", 1, FM_KEY_OTHER, false, false, 16},
+    {"split", 1, FM_KEY_OTHER, false, false, 16},
+    {"shard", 1, FM_KEY_OTHER, false, false, 16},
+    {"concat", 1, FM_KEY_OTHER, false, false, 16},
+    {"sample", 1, FM_KEY_OTHER, false, false, 16},
+    {"jsonl_export", 1, FM_KEY_OTHER, false, false, 16},
 };
 
 const fm_key_task_t *fm_key_task_at(size_t index)

@@ -340,3 +340,116 @@ fm_status_t fm_report_lineage(fm_fabric_t *fabric, const fm_run_t *run,
     *lineage_out = object;
     return FM_OK;
 }
+
+/* --- misses --------------------------------------------------------------- */
+
+/* {"$object": digest} is exchanged for what the object holds: people compare
+ * values, and two digests only say that something differs. */
+static fm_status_t value_load(fm_fabric_t *fabric, fm_json_t *key_text,
+                              fm_error_t *err)
+{
+    const char *object = fm_json_str(fm_json_path(key_text, "value.$object"));
+    fm_json_t *value = NULL;
+    fm_digest_t digest;
+    fm_buf_t bytes = {0};
+    fm_status_t rc = FM_OK;
+
+    if (!object || !fm_digest_parse(object, &digest)) {
+        return FM_OK;
+    }
+    if ((rc = fm_fabric_read(fabric, &digest, &bytes, err)) >= 0 &&
+        (rc = fm_json_parse((const char *)bytes.data, bytes.len, "value",
+                            &value, err)) >= 0 &&
+        fm_json_set(key_text, "value", value) < 0) {
+        rc = fm_no_memory(err);
+    }
+    fm_buf_fini(&bytes);
+    return rc;
+}
+
+/* The action key's text of @p at, values in full, and its pool entry. */
+static fm_status_t miss_text(fm_fabric_t *fabric, const fm_report_item_t *at,
+                             fm_pool_item_t *info, char **text_out,
+                             fm_error_t *err)
+{
+    const fm_vector_t *vector = at->run->vectors[at->node];
+    fm_json_t *parsed = NULL;
+    char *text = NULL;
+    fm_status_t rc = FM_OK;
+
+    if (!vector || !vector->params || at->item >= vector->count ||
+        fm_pool_item_get(fm_state_pool(fabric->state), at->run->index, at->node,
+                         at->item, info) < 0) {
+        return fm_error_set(
+            err, FM_ERR_NOT_FOUND, "%s/%s has %u items so far, counted from 0",
+            at->run->id, fm_workflow_node(at->run->workflow, at->node)->name,
+            vector ? vector->count : 0);
+    }
+    if ((rc = fm_state_key_text(fabric->state, at->run, at->node, at->item,
+                                &text, err)) >= 0 &&
+        (rc = fm_json_parse(text, strlen(text), "key", &parsed, err)) >= 0 &&
+        (rc = value_load(fabric, parsed, err)) >= 0 &&
+        !(*text_out = fm_json_canonical(parsed))) {
+        rc = fm_no_memory(err);
+    }
+    free(text);
+    fm_json_drop(parsed);
+    return rc;
+}
+
+struct differences {
+    fm_json_t *list;
+    bool failed;
+};
+
+static void difference_add(void *ctx, const char *path, const fm_json_t *a,
+                           const fm_json_t *b)
+{
+    struct differences *differences = ctx;
+    fm_json_t *row = fm_json_object();
+
+    if (!row || !set(row, "path", fm_json_string(path)) ||
+        !set(row, "a", a ? fm_json_keep(a) : fm_json_null()) ||
+        !set(row, "b", b ? fm_json_keep(b) : fm_json_null()) ||
+        fm_json_append(differences->list, fm_json_keep(row)) < 0) {
+        differences->failed = true;
+    }
+    fm_json_drop(row);
+}
+
+fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
+                           fm_json_t **report_out, fm_error_t *err)
+{
+    struct differences differences = {.list = fm_json_array()};
+    fm_json_t *report = fm_json_object();
+    fm_pool_item_t info[2] = {{0}, {0}};
+    char *texts[2] = {NULL, NULL};
+    size_t count = 0;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < 2; i++) {
+        rc = miss_text(fabric, &items[i], &info[i], &texts[i], err);
+    }
+    if (rc >= 0) {
+        rc = fm_key_explain(texts[0], texts[1],
+                            differences.list ? difference_add : NULL,
+                            &differences, &count, err);
+    }
+    if (rc >= 0 &&
+        (!report || !differences.list || differences.failed ||
+         !set(report, "a", digest_json(&info[0].key)) ||
+         !set(report, "b", digest_json(&info[1].key)) ||
+         !set(report, "same", fm_json_bool(count == 0)) ||
+         !set(report, "differences", fm_json_keep(differences.list)))) {
+        rc = fm_no_memory(err);
+    }
+    if (rc >= 0) {
+        *report_out = report;
+        report = NULL;
+    }
+    free(texts[0]);
+    free(texts[1]);
+    fm_json_drop(differences.list);
+    fm_json_drop(report);
+    return rc;
+}

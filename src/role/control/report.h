@@ -43,4 +43,23 @@ FM_MUST_USE fm_status_t fm_report_lineage(fm_fabric_t *fabric,
                                           fm_json_t **lineage_out,
                                           fm_error_t *err);
 
+/** An item of an expanded node. */
+typedef struct fm_report_item {
+    const fm_run_t *run;
+    uint32_t node;
+    uint32_t item;
+} fm_report_item_t;
+
+/**
+ * Why two items are not the same work: {"a": key, "b": key, "same": bool,
+ * "differences": [{"path", "a", "b"}, …]}, the deepest members that differ; a
+ * member that one of the two lacks is null there.
+ * @param items  [2].
+ * @retval FM_ERR_NOT_FOUND  an item does not exist (yet), or a value too long
+ *                           for the journal is no longer stored.
+ */
+FM_MUST_USE fm_status_t fm_report_miss(fm_fabric_t *fabric,
+                                       const fm_report_item_t *items,
+                                       fm_json_t **report_out, fm_error_t *err);
+
 #endif

@@ -15,17 +15,14 @@
 #include "engine/score.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
+#include "run/model/model.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
 
-/** A loaded model; owned by the cache, valid until the next model call. */
-typedef struct fm_ops_model {
-    fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
-    size_t bytes;
-} fm_ops_model_t;
+/** A model in memory (run/model/model.h). */
+typedef fm_model_t fm_ops_model_t;
 
 typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
 
@@ -142,7 +139,10 @@ FM_MUST_USE fm_status_t fm_ops_models_create(size_t resident_bytes,
                                              fm_error_t *err);
 void *fm_ops_models_destroy(fm_ops_models_t *models);
 fm_json_t *fm_ops_models_resident(const fm_ops_models_t *models);
-/** The model that params.model names, resident from now on. */
+/** A batch begins: from here on what is handed out stays until the next one
+ *  begins. */
+void fm_ops_models_begin(fm_ops_models_t *models);
+/** The model that params.model names, resident; valid until the batch ends. */
 FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
                                           const fm_json_t *source,
                                           const fm_ops_model_t **model_out,
@@ -162,6 +162,19 @@ FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
 /** Keep @p model resident as @p digest; it is emptied. */
 void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
                         fm_ops_model_t *model);
+/**
+ * The adapter stored as @p digest, resident; valid until the batch ends, as
+ * any number of others are.
+ * @param base  the model it is used with.
+ * @retval FM_ERR_INVALID  it is of another model.
+ */
+FM_MUST_USE fm_status_t fm_ops_adapter_load(
+    fm_ops_t *ops, const fm_digest_t *digest, const fm_ops_model_t *base,
+    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** As fm_ops_model_store().  @param base  the manifest of its model. */
+FM_MUST_USE fm_status_t fm_ops_adapter_store(
+    fm_ops_t *ops, const fm_model_adapter_t *adapter, const fm_digest_t *base,
+    fm_ops_output_t *output, fm_digest_t *manifest_out, fm_error_t *err);
 
 /* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
  * what passes @p limit tokens is cut at the end, as training does. */
@@ -203,6 +216,66 @@ FM_MUST_USE fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training,
  *  @retval FM_ERR_INVALID  it is the state of other work. */
 FM_MUST_USE fm_status_t fm_ops_checkpoint_load(fm_ops_training_t *training,
                                                fm_error_t *err);
+
+/* Functions of the user's module (python.c). */
+typedef struct fm_ops_each {
+    const fm_json_t *options;   /**< code, entrypoint, seed */
+    const char *entrypoint;     /**< default */
+    const fm_json_t *arguments; /**< list of argument lists */
+    bool first;                 /**< end at the first call that fails */
+} fm_ops_each_t;
+/**
+ * Call the function for every argument list, in order, in one child.
+ * @param results_out  a list of {"value": …} or {"error": text} a call; a
+ *                     child that died left a shorter one.
+ * @param ended        why, for the calls without a line.
+ */
+FM_MUST_USE fm_status_t fm_ops_python_each(fm_ops_run_t *run,
+                                           const fm_ops_each_t *each,
+                                           fm_json_t **results_out,
+                                           fm_error_t *ended, fm_error_t *err);
+
+/* Data operators: transform.c, reduce.c, reward.c. */
+/** The records of an item, borrowed: a list under @p key. */
+FM_MUST_USE fm_status_t fm_ops_records(const fm_json_t *value, const char *key,
+                                       const fm_json_t **list_out,
+                                       fm_error_t *err);
+fm_status_t fm_ops_map(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_filter(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_dedup(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_split_records(fm_ops_run_t *run, size_t item,
+                                 fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_shard(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_concat(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_sample_records(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_jsonl_export(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_data_profiling(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward(fm_ops_run_t *run, fm_error_t *err);
+
+/** Who hears what an item is worth; a failing call ends the judging. */
+typedef struct fm_ops_judge {
+    fm_status_t (*verdict)(void *ctx, size_t index, fm_status_t status,
+                           double score, const fm_error_t *why,
+                           fm_error_t *err);
+    void *ctx;
+} fm_ops_judge_t;
+/**
+ * Judge every {prompt, completion, record} of a list, in order.
+ * @param params  of the reward operator.
+ */
+FM_MUST_USE fm_status_t fm_ops_reward_judge(fm_ops_run_t *run,
+                                            const fm_json_t *params,
+                                            const fm_json_t *items,
+                                            const fm_ops_judge_t *judge,
+                                            fm_error_t *err);
 
 /* The operators. */
 fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,

@@ -20,12 +20,22 @@ static const operator_row_t operators[] = {
     {{"echo", 1, false, true}, fm_ops_echo, NULL},
     {{"python", 1, false, false}, fm_ops_python, NULL},
     {{"command", 1, false, false}, fm_ops_command, NULL},
-    {{"data_retrieval", 1, false, false}, fm_ops_data_retrieval, NULL},
+    {{"data_retrieval", 2, false, false}, fm_ops_data_retrieval, NULL},
     {{"inference", 1, true, true}, NULL, fm_ops_inference},
     {{"logprobs", 1, true, true}, fm_ops_logprobs, NULL},
     {{"sft", 1, true, false}, fm_ops_sft, NULL},
     {{"dpo", 1, true, false}, fm_ops_dpo, NULL},
     {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
+    {{"map", 1, false, false}, fm_ops_map, NULL},
+    {{"filter", 1, false, false}, fm_ops_filter, NULL},
+    {{"dedup", 1, false, false}, fm_ops_dedup, NULL},
+    {{"split", 1, false, false}, fm_ops_split_records, NULL},
+    {{"shard", 1, false, false}, fm_ops_shard, NULL},
+    {{"concat", 1, false, false}, fm_ops_concat, NULL},
+    {{"sample", 1, false, false}, fm_ops_sample_records, NULL},
+    {{"jsonl_export", 1, false, false}, fm_ops_jsonl_export, NULL},
+    {{"reward", 1, false, true}, NULL, fm_ops_reward},
+    {{"data_profiling", 1, false, false}, fm_ops_data_profiling, NULL},
 };
 #define OPERATOR_COUNT FM_COUNT_OF(operators)
 
@@ -347,6 +357,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
     if (rc < 0) {
         goto out;
     }
+    fm_ops_models_begin(ops->models);
     if (!op) {
         rc = fm_error_set(&why, FM_ERR_UNSUPPORTED,
                           "task type %s: not one "
