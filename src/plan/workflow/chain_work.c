@@ -362,7 +362,8 @@ static fm_json_t *judged_item(const fm_json_t *prompt, const fm_json_t *rollout,
     if (!item || fm_json_set(item, "prompt", fm_json_keep(text)) < 0 ||
         fm_json_set(item, "completion",
                     fm_json_keep(fm_json_get(one, "text"))) < 0 ||
-        (!scored && fm_json_set(item, "record", fm_json_keep(record)) < 0)) {
+        (!scored && fm_json_is(record, FM_JSON_OBJECT) &&
+         fm_json_set(item, "record", fm_json_keep(record)) < 0)) {
         return fm_json_drop(item);
     }
     return item;
