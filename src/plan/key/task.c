@@ -14,7 +14,7 @@ static const fm_key_task_t tasks[] = {
     {"command", 1, FM_KEY_OTHER, false, false, 1},
     {"data_retrieval", 2, FM_KEY_OTHER, false, false, 16},
     {"inference", 2, FM_KEY_INFERENCE, true, false, 32},
-    {"logprobs", 1, FM_KEY_INFERENCE, true, false, 32},
+    {"logprobs", 2, FM_KEY_INFERENCE, true, false, 32},
     {"reward", 1, FM_KEY_OTHER, false, false, 512},
     {"embedding", 1, FM_KEY_INFERENCE, true, false, 64},
     {"evaluate", 1, FM_KEY_INFERENCE, true, false, 16},

@@ -442,6 +442,7 @@ static fm_status_t reference_work(const struct task *t, fm_json_t *params,
 
     if (rc < 0 || (rc = read_rollouts(t, &rollouts)) < 0 ||
         (rc = fm_wf_set(t->r, params, "max_seq_length", fm_json_null())) < 0 ||
+        (rc = fm_wf_set(t->r, params, "truncate", fm_json_bool(false))) < 0 ||
         (rc = fm_wf_set(t->r, params, "tokens", fm_json_bool(true))) < 0) {
         return rc;
     }
