@@ -303,6 +303,34 @@ static void first_epoch_check(int method)
     bench_close(&b);
 }
 
+/* One step of all: the pass that would only find the old log-probs is spared,
+ * and the numbers are those of the first of two epochs. */
+static void test_one_step(void)
+{
+    fm_engine_metrics_t metrics[2];
+    fm_engine_grpo_options_t o = grpo_options();
+
+    o.mini_batch_size = 6;
+    for (int i = 0; i < 2; i++) {
+        fm_engine_experience_t *e = NULL;
+        struct bench b;
+        bench_open(&b, true, 5e-3);
+        o.epochs = 1 + (size_t)i;
+        FM_ASSERT_OK(fm_engine_experience_create_grpo(b.trainer, b.r.rollouts,
+                                                      b.r.rollout_count, &o,
+                                                      NULL, 0, &e, &b.r.err),
+                     &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &metrics[i], &b.r.err),
+                     &b.r.err);
+        CU_ASSERT(metrics[i].ratio_min == 1 && metrics[i].ratio_max == 1);
+        fm_engine_experience_destroy(e);
+        bench_close(&b);
+    }
+    CU_ASSERT(metrics[0].loss == metrics[1].loss &&
+              metrics[0].grad_norm == metrics[1].grad_norm &&
+              metrics[0].kl == metrics[1].kl && metrics[0].kl > 0);
+}
+
 static void test_first_epoch(void)
 {
     first_epoch_check(PPO);
@@ -672,6 +700,7 @@ int main(void)
         {"resume, bit for bit, every method", test_resume},
         {"checkpointing keeps the bits", test_checkpointing},
         {"first epoch", test_first_epoch},
+        {"one step is its own old policy", test_one_step},
         {"target KL", test_target_kl},
         {"options refused", test_option_refusals},
         {"data refused", test_data_refusals},

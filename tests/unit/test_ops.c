@@ -173,6 +173,8 @@ static void test_command(void)
                  "[{\"inputs\":{\"/etc/x\":{\"value\":1}}}]", "without ..");
     world_refuse(&world, "command", "{\"argv\":[\"printf\",\"\\\\377\"]}",
                  "[{}]", "not UTF-8");
+    world_refuse(&world, "command", "{\"argv\":[\"printf\",\"a\\\\0b\"]}",
+                 "[{}]", "U+0000");
     world_refuse(&world, "command", "{\"argv\":[\"yes\"]}", "[{}]",
                  "bytes on standard output");
     world_close(&world, true);
@@ -224,7 +226,7 @@ static void test_data(void)
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"y\"]",
              "{\"items\":[{\"y\":\"2\"}]}");
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"z\"]", "no z");
-    retrieve(&world, "xml", "", "", "jsonl, csv or text");
+    retrieve(&world, "xml", "", "", "text or hdf5 is allowed");
     retrieve(&world, "jsonl", "1\n2\n3\n4\n5\n",
              "\"split\":{\"part\":\"all\",\"unit\":\"records\",\"from\":1,"
              "\"to\":-1}",

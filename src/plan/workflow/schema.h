@@ -13,6 +13,8 @@
 
 #include "plan/workflow/value.h"
 
+#define FM_WF_ITERATIONS_MAX 10000 /* of one ppo or grpo */
+
 /** Task types, as bits. */
 typedef enum fm_wf_task {
     FM_WF_ECHO = 1 << 0,
@@ -81,6 +83,8 @@ typedef struct fm_wf_key {
     const char *fallback; /* default as JSON text; NULL: none */
     int tasks;            /* task types that take it; 0: all */
     bool hint;            /* the result does not depend on it */
+    bool nullable;        /* null may be written: none */
+    const char *same_as;  /* a second spelling of that key (W5) */
     const char *why;      /* FM_WF_REFUSED: the mend */
 } fm_wf_key_t;
 
@@ -104,8 +108,9 @@ extern const fm_wf_section_t fm_wf_data;
 extern const fm_wf_section_t fm_wf_inference;
 extern const fm_wf_section_t fm_wf_generation;
 extern const fm_wf_section_t fm_wf_training;
+extern const fm_wf_section_t fm_wf_policy_training; /* of ppo and grpo */
 extern const fm_wf_section_t fm_wf_lora;
-extern const fm_wf_section_t fm_wf_reward; /* an entry of reward */
+extern const fm_wf_section_t fm_wf_reward;           /* an entry of reward */
 extern const fm_wf_section_t fm_wf_published_reward; /* reward_model */
 extern const fm_wf_section_t fm_wf_scoring;
 extern const fm_wf_section_t fm_wf_embedding;
@@ -118,10 +123,19 @@ extern const fm_wf_section_t fm_wf_sample;
 extern const fm_wf_section_t fm_wf_export;
 extern const fm_wf_section_t fm_wf_profile;
 
+/** The row of @p name that a task type of @p task takes; else one that others
+ *  take; NULL when there is none. */
 const fm_wf_key_t *fm_wf_key_find(const fm_wf_section_t *section,
-                                  const char *name);
+                                  const char *name, int task);
+/** Value of @p key in @p map under either spelling; NULL when absent. */
+const fm_wf_value_t *fm_wf_get_either(const fm_wf_section_t *section,
+                                      const fm_wf_value_t *map,
+                                      const char *key);
+const fm_json_t *fm_wf_json_either(const fm_wf_section_t *section,
+                                   const fm_json_t *map, const char *key);
 /** Bit of a task type's name; 0 where this version does not have it. */
 int fm_wf_task_bit(const char *name);
+const char *fm_wf_task_name(int bit);
 /** Check spec.taskType: unknown and not supported names are errors. */
 FM_MUST_USE fm_status_t fm_wf_task_check(const fm_wf_source_t *source,
                                          const fm_wf_value_t *value,

@@ -19,7 +19,9 @@
 #include "base/json.h"
 
 #define FM_WORKFLOW_TEXT_BYTES_MAX (4u << 20) /**< longer text is refused */
-#define FM_WORKFLOW_NODES_MAX 100000u         /**< after the sweep */
+#define FM_WORKFLOW_NODES_MAX                                                  \
+    200000u /**< after the sweep, with internal                                \
+               ones: 0.4 KiB each here */
 #define FM_WORKFLOW_TRIALS_MAX 10000u
 #define FM_WORKFLOW_ITEMS_MAX 1000000u /**< items of one node */
 

@@ -244,6 +244,66 @@ FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
                                               size_t *limit_out,
                                               fm_error_t *err);
 
+/* Functions of the user's module (python.c). */
+typedef struct fm_ops_each {
+    const fm_json_t *options;   /**< code, entrypoint, seed */
+    const char *entrypoint;     /**< default */
+    const fm_json_t *arguments; /**< list of argument lists */
+    bool first;                 /**< end at the first call that fails */
+} fm_ops_each_t;
+/**
+ * Call the function for every argument list, in order, in one child.
+ * @param results_out  a list of {"value": …} or {"error": text} a call; a
+ *                     child that died left a shorter one.
+ * @param ended        why, for the calls without a line.
+ */
+FM_MUST_USE fm_status_t fm_ops_python_each(fm_ops_run_t *run,
+                                           const fm_ops_each_t *each,
+                                           fm_json_t **results_out,
+                                           fm_error_t *ended, fm_error_t *err);
+
+/* Data operators: transform.c, reduce.c, reward.c. */
+/** The records of an item, borrowed: a list under @p key. */
+FM_MUST_USE fm_status_t fm_ops_records(const fm_json_t *value, const char *key,
+                                       const fm_json_t **list_out,
+                                       fm_error_t *err);
+fm_status_t fm_ops_map(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_filter(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_dedup(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_split_records(fm_ops_run_t *run, size_t item,
+                                 fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_shard(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_concat(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_sample_records(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_jsonl_export(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_data_profiling(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward(fm_ops_run_t *run, fm_error_t *err);
+
+/** Who hears what an item is worth; a failing call ends the judging. */
+typedef struct fm_ops_judge {
+    fm_status_t (*verdict)(void *ctx, size_t index, fm_status_t status,
+                           double score, const fm_error_t *why,
+                           fm_error_t *err);
+    void *ctx;
+} fm_ops_judge_t;
+/**
+ * Judge every {prompt, completion, record} of a list, in order.
+ * @param params  of the reward operator.
+ */
+FM_MUST_USE fm_status_t fm_ops_reward_judge(fm_ops_run_t *run,
+                                            const fm_json_t *params,
+                                            const fm_json_t *items,
+                                            const fm_ops_judge_t *judge,
+                                            fm_error_t *err);
+
 /* The operators. */
 fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                         fm_error_t *err);

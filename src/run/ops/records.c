@@ -354,7 +354,7 @@ fm_status_t fm_ops_records_parse(const char *format, const char *text,
     }
     if (strcmp(format, "text") != 0) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "format: jsonl, csv or text is allowed");
+                            "format: jsonl, csv, text or hdf5 is allowed");
     }
     return window ? windows_parse(text, len, window, stride, list, err)
                   : lines_parse(text, len, false, list, err);
