@@ -627,7 +627,7 @@ static void test_policy_refused(void)
  */
 
 #define PROMPTS 4
-#define ITERATIONS 12
+#define ITERATIONS 20
 
 /* Share of a completion's tokens below 128: half of them at first. */
 static double reward_of(const fm_json_t *tokens)
@@ -690,21 +690,48 @@ static double rollouts_make(world_t *world, const char *model,
     return mean;
 }
 
+/* A model that answers with either kind: an adapter can choose, but cannot
+ * make a random head say anything. */
+static char *base_make(world_t *world)
+{
+    seen_t seen = {0};
+
+    world_run(world, "sft",
+              "{\"model\":" MODEL ",\"training\":{\"batch_size\":8,"
+              "\"steps\":60,\"learning_rate\":0.02}}",
+              "[{\"samples\":[{\"prompt\":\"a\",\"completion\":\"xxxxxx\"},"
+              "{\"prompt\":\"b\",\"completion\":\"xxxxxx\"},"
+              "{\"prompt\":\"c\",\"completion\":\"xxxxxx\"},"
+              "{\"prompt\":\"d\",\"completion\":\"xxxxxx\"},"
+              "{\"prompt\":\"a\",\"completion\":\"\u00e9\u00e9\u00e9\"},"
+              "{\"prompt\":\"b\",\"completion\":\"\u00e9\u00e9\u00e9\"},"
+              "{\"prompt\":\"c\",\"completion\":\"\u00e9\u00e9\u00e9\"},"
+              "{\"prompt\":\"d\",\"completion\":\"\u00e9\u00e9\u00e9\"}]}]",
+              &seen);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    char *digest = member_of(seen.outputs[0], "model");
+    char *model = fm_asprintf("{\"digest\":\"%s\"}", digest);
+    free(digest);
+    seen_fini(&seen);
+    return model;
+}
+
 static void policy_learns(const char *type, const char *training, int group,
                           bool lora)
 {
     world_t world = {0};
-    char *model = fm_strdup(MODEL), *adapter = NULL, *state = NULL;
     double rewards[ITERATIONS] = {0};
 
     world_open(&world, "w");
+    char *first = lora ? base_make(&world) : fm_strdup(MODEL);
+    char *model = fm_strdup(first), *adapter = NULL, *state = NULL;
     for (int i = 1; i <= ITERATIONS; i++) {
         fm_buf_t item = {0};
         seen_t seen = {0};
-        char *params = fm_asprintf(
-            "{\"model\":" MODEL ",\"training\":{%s},\"iteration\":%d,"
-            "\"iterations\":%d%s}",
-            training, i, ITERATIONS, lora ? "," LORA : "");
+        char *params =
+            fm_asprintf("{\"model\":%s,\"training\":{%s},\"iteration\":%d,"
+                        "\"iterations\":%d%s}",
+                        first, training, i, ITERATIONS, lora ? "," LORA : "");
         fm_buf_printf(&item, "[{\"state\":%s%s%s,\"reference\":null,",
                       state ? "\"" : "", state ? state : "null",
                       state ? "\"" : "");
@@ -731,6 +758,7 @@ static void policy_learns(const char *type, const char *training, int group,
         (void)fprintf(stderr, "%s: reward %g to %g\n", type, rewards[0],
                       rewards[ITERATIONS - 1]);
     }
+    free(first);
     free(model);
     free(adapter);
     free(state);
@@ -739,15 +767,12 @@ static void policy_learns(const char *type, const char *training, int group,
 
 static void test_policy_learns(void)
 {
-    static const char grpo[] = "\"group_size\":8,\"beta\":0,\"epochs\":2,"
-                               "\"mini_batch_size\":16,\"learning_rate\":0.02";
-    static const char ppo[] = "\"kl_coef\":0,\"epochs\":4,"
-                              "\"mini_batch_size\":8,\"learning_rate\":0.02";
-
-    policy_learns("grpo", grpo, 8, false);
-    policy_learns("grpo", grpo, 8, true);
-    policy_learns("ppo", ppo, 8, false);
-    policy_learns("ppo", ppo, 8, true);
+#define GRPO "\"group_size\":8,\"beta\":0,\"epochs\":2,\"mini_batch_size\":16,"
+#define PPO "\"kl_coef\":0,\"epochs\":4,\"mini_batch_size\":8,"
+    policy_learns("grpo", GRPO "\"learning_rate\":0.02", 8, false);
+    policy_learns("grpo", GRPO "\"learning_rate\":0.005", 8, true);
+    policy_learns("ppo", PPO "\"learning_rate\":0.02", 8, false);
+    policy_learns("ppo", PPO "\"learning_rate\":0.005", 8, true);
 }
 
 /* --- bad input --------------------------------------------------------------

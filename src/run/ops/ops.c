@@ -169,6 +169,18 @@ static bool is_infra(fm_status_t status)
     return false;
 }
 
+/* Whether a string of canonical JSON has the character U+0000, which no reader
+ * of ours takes. */
+static bool has_nul(const char *text)
+{
+    for (const char *at = text; (at = strchr(at, '\\')); at += 2) {
+        if (strncmp(at + 1, "u0000", 5) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 fm_status_t fm_ops_report(fm_ops_run_t *run, size_t item,
                           const fm_ops_output_t *output, fm_error_t *err)
 {
@@ -182,6 +194,12 @@ fm_status_t fm_ops_report(fm_ops_run_t *run, size_t item,
 
     if (!text) {
         return fm_no_memory(err);
+    }
+    if (has_nul(text)) {
+        free(text);
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "output: a text has the character U+0000; leave "
+                            "it out");
     }
     if (len > FM_OPS_INLINE_BYTES) {
         report.output = NULL;
