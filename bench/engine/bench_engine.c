@@ -89,7 +89,9 @@ static fm_status_t dpo_step(struct subject *s, size_t *tokens_out,
         pairs[i].rejected_count = s->shape->seq - prompt;
     }
     *tokens_out = s->shape->batch * s->shape->seq;
-    return fm_engine_trainer_dpo(s->trainer, pairs, count, 0.1, NULL, err);
+    return fm_engine_trainer_dpo(s->trainer, pairs, count,
+                                 &(fm_engine_dpo_options_t){.beta = 0.1}, NULL,
+                                 err);
 }
 
 static fm_status_t decode_step(struct subject *s, size_t *tokens_out,
@@ -261,7 +263,8 @@ static fm_status_t shape_bench(const struct shape *shape,
 
     if ((rc = fm_engine_model_create(&shape->config, be, &s.model, err)) < 0 ||
         (rc = fm_engine_model_init(s.model, 1, err)) < 0 ||
-        (rc = fm_engine_trainer_create(s.model, NULL, &s.trainer, err)) < 0) {
+        (rc = fm_engine_trainer_create(&(fm_engine_parts_t){.model = s.model},
+                                       NULL, &s.trainer, err)) < 0) {
         goto out;
     }
     (void)printf("%s: hidden %zu, %zu layers, %zu parameters; %zu sequences "

@@ -211,9 +211,7 @@ fm_engine_adapter_config_to_json(const fm_engine_adapter_config_t *config)
 static size_t matrix_input(const fm_engine_config_t *c,
                            fm_engine_matrix_t matrix)
 {
-    fm_engine_heads_t heads = fm_engine_config_heads(c);
-
-    return matrix == FM_ENGINE_O      ? heads.heads * heads.head_dim
+    return matrix == FM_ENGINE_O      ? fm_engine_mixed_width(c)
            : matrix == FM_ENGINE_DOWN ? c->intermediate_size
                                       : c->hidden_size;
 }

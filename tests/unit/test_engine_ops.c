@@ -468,48 +468,143 @@ static void test_attention(void)
     heads.window = 0;
 }
 
-/* Decoding against the cache gives what the packed forward gives. */
-static void check_decode(void)
+/* Against pages that lie anywhere, a sequence in pieces of any length: what
+ * the packed forward gives, and the same bits for any pieces. */
+static void check_pages(size_t window)
 {
-    enum { CAPACITY = 70 };
-    size_t m = TOKENS * HEADS * DIM;
+    enum { STRIDE = 5, PAGES = SEQUENCES * STRIDE };
+    size_t width = HEADS * DIM;
+    size_t page = FM_ENGINE_PAGE_TOKENS * KV * DIM;
     float *x = random_floats(TOKENS * QKV);
-    float *y = floats(m);
-    float *one = floats(HEADS * DIM);
+    float *y = floats(TOKENS * width);
+    float *out = floats(TOKENS * width);
+    float *first = floats(TOKENS * width);
     float *lse = floats(TOKENS * HEADS);
-    fm_engine_cache_t cache = {.keys = floats(SEQUENCES * CAPACITY * KV * DIM),
-                               .values =
-                                   floats(SEQUENCES * CAPACITY * KV * DIM),
-                               .capacity = CAPACITY};
+    fm_engine_cache_t cache = {.keys = floats(PAGES * page),
+                               .values = floats(PAGES * page)};
+    int32_t tables[PAGES];
+    fm_engine_heads_t h = heads;
 
     be->ops->attention_forward(be, y, lse, x, &pack, &heads);
-    for (int32_t s = 0; s < SEQUENCES; s++) {
+    h.window = window;
+    for (size_t i = 0; i < PAGES; i++) {
+        tables[i] = (int32_t)((7 * i + 3) % PAGES); /* 7 and PAGES: coprime */
+    }
+    for (int32_t piece = 1; piece < 40; piece += 3) {
+        for (size_t i = 0; i < PAGES * page; i++) { /* never read */
+            cache.keys[i] = cache.values[i] = NAN;
+        }
+        for (int32_t s = 0; s < SEQUENCES; s++) {
+            int32_t end = offsets[s + 1];
+            for (int32_t row = offsets[s]; row < end; row += piece) {
+                int32_t ids[2][40];
+                int32_t count = end - row < piece ? end - row : piece;
+                for (int32_t i = 0; i < count; i++) {
+                    ids[0][i] = s;
+                    ids[1][i] = row - offsets[s] + i;
+                }
+                const fm_engine_paging_t paging = {ids[0], ids[1], tables,
+                                                   STRIDE};
+                const float *qkv = x + (size_t)row * QKV;
+                be->ops->cache_store(be, &cache, qkv, &paging, (size_t)count,
+                                     &h);
+                be->ops->attention_pages(be, out + (size_t)row * width, qkv,
+                                         &cache, &paging, (size_t)count, &h);
+            }
+        }
+        if (piece == 1) {
+            memcpy(first, out, TOKENS * width * sizeof(*out));
+        }
+        CU_ASSERT(memcmp(first, out, TOKENS * width * sizeof(*out)) == 0);
+    }
+    for (size_t i = 0; window == 0 && i < TOKENS * width; i++) {
+        check_close("pages", (double)out[i], (double)y[i], 1);
+    }
+    for (int32_t s = 0; window > 0 && s < SEQUENCES; s++) {
         for (int32_t row = offsets[s]; row < offsets[s + 1]; row++) {
-            const float *qkv = x + (size_t)row * QKV;
-            int32_t at = row - offsets[s];
-            be->ops->cache_store(be, &cache, qkv, &s, &at, 1, &heads);
-            be->ops->attention_decode(be, one, qkv, &cache, &s, &at, 1, &heads);
-            for (size_t i = 0; i < HEADS * DIM; i++) {
-                check_close("decode", (double)one[i],
-                            (double)y[(size_t)row * HEADS * DIM + i], 1);
+            int32_t begin = row + 1 - (int32_t)window;
+            begin = begin < offsets[s] ? offsets[s] : begin;
+            for (size_t head = 0; head < HEADS; head++) {
+                double want[DIM];
+                double wide[TOKENS * QKV];
+                for (size_t i = 0; i < TOKENS * QKV; i++) {
+                    wide[i] = (double)x[i];
+                }
+                attend(wide, (size_t)begin, (size_t)row, head, want);
+                for (size_t i = 0; i < DIM; i++) {
+                    size_t at = ((size_t)row * HEADS + head) * DIM + i;
+                    check_close("window", (double)out[at], want[i], 1);
+                }
             }
         }
     }
     free(x);
     free(y);
-    free(one);
+    free(out);
+    free(first);
     free(lse);
     free(cache.keys);
     free(cache.values);
 }
 
-static void test_attention_decode(void)
+static void test_attention_pages(void)
 {
-    for (size_t i = 0; i < FM_COUNT_OF(windows); i++) {
-        heads.window = windows[i];
-        check_decode();
+    check_pages(0);
+    check_pages(1);
+    check_pages(5);
+    check_pages(20);
+}
+
+/* --- adapters by row -------------------------------------------------------
+ */
+
+static void test_lora_rows(void)
+{
+    enum { MANY = 19, ADAPTERS = 4, RANK = 24, LDO = OUT + 3 };
+    float *x = random_floats(MANY * WIDTH);
+    float *a = random_floats(ADAPTERS * RANK * WIDTH);
+    float *b = random_floats(ADAPTERS * RANK * OUT);
+    float *start = random_floats(MANY * LDO);
+    float *out = floats(MANY * LDO);
+    float *one = floats(LDO);
+    int32_t which[MANY];
+    fm_engine_lora_t loras[ADAPTERS];
+
+    for (size_t i = 0; i < ADAPTERS; i++) {
+        loras[i] = (fm_engine_lora_t){a + i * RANK * WIDTH, b + i * RANK * OUT,
+                                      1 + 7 * i, 0.5F + (float)i};
     }
-    heads.window = 0;
+    loras[2].a = NULL;
+    for (size_t r = 0; r < MANY; r++) {
+        which[r] = (int32_t)(r * r / 3 % (ADAPTERS + 1)) - 1;
+    }
+    memcpy(out, start, MANY * LDO * sizeof(*out));
+    be->ops->lora_rows(be, out, LDO, x, MANY, WIDTH, OUT, loras, which);
+    for (size_t r = 0; r < MANY; r++) {
+        const fm_engine_lora_t *l = which[r] < 0 ? NULL : &loras[which[r]];
+        memcpy(one, start + r * LDO, LDO * sizeof(*one));
+        be->ops->lora_rows(be, one, LDO, x + r * WIDTH, 1, WIDTH, OUT, loras,
+                           &which[r]);
+        CU_ASSERT(memcmp(one, out + r * LDO, LDO * sizeof(*one)) == 0);
+        for (size_t o = 0; o < LDO; o++) {
+            double want = (double)start[r * LDO + o];
+            for (size_t j = 0; o < OUT && l && l->a && j < l->rank; j++) {
+                double low = 0;
+                for (size_t i = 0; i < WIDTH; i++) {
+                    low +=
+                        (double)x[r * WIDTH + i] * (double)l->a[j * WIDTH + i];
+                }
+                want += (double)l->scale * low * (double)l->b[o * l->rank + j];
+            }
+            check_close("lora rows", (double)out[r * LDO + o], want, 100);
+        }
+    }
+    free(x);
+    free(a);
+    free(b);
+    free(start);
+    free(out);
+    free(one);
 }
 
 /* --- gated activation -------------------------------------------------------
@@ -681,7 +776,8 @@ int main(void)
         {"norms of heads", test_head_norm},
         {"rope", test_rope},
         {"attention", test_attention},
-        {"attention against the cache", test_attention_decode},
+        {"attention against pages", test_attention_pages},
+        {"adapters by row", test_lora_rows},
         {"swiglu", test_swiglu},
         {"logprob", test_logprob},
         {"gather and scatter", test_gather_scatter},

@@ -49,12 +49,14 @@ static fm_status_t blocks_put(fm_ops_training_t *training, fm_json_t *manifest,
                                    err)) >= 0 &&
         (rc = block_put(training, "weights", host, count, manifest,
                         &digests_out[1], err)) >= 0 &&
-        (rc = fm_engine_trainer_read(training->trainer, FM_ENGINE_MOMENT_FIRST,
-                                     0, count, host, err)) >= 0 &&
+        (rc =
+             fm_engine_trainer_read(training->trainer, 0, FM_ENGINE_PLANE_FIRST,
+                                    0, count, host, err)) >= 0 &&
         (rc = block_put(training, "first", host, count, manifest,
                         &digests_out[2], err)) >= 0 &&
-        (rc = fm_engine_trainer_read(training->trainer, FM_ENGINE_MOMENT_SECOND,
-                                     0, count, host, err)) >= 0) {
+        (rc = fm_engine_trainer_read(training->trainer, 0,
+                                     FM_ENGINE_PLANE_SECOND, 0, count, host,
+                                     err)) >= 0) {
         rc = block_put(training, "second", host, count, manifest,
                        &digests_out[3], err);
     }
@@ -145,10 +147,12 @@ static fm_status_t blocks_get(fm_ops_training_t *training,
             0 &&
         (rc = fm_engine_model_write(training->model.model, 0, count, host,
                                     err)) >= 0 &&
-        (rc = fm_engine_trainer_write(training->trainer, FM_ENGINE_MOMENT_FIRST,
-                                      0, count, first, err)) >= 0) {
-        rc = fm_engine_trainer_write(training->trainer, FM_ENGINE_MOMENT_SECOND,
-                                     0, count, second, err);
+        (rc = fm_engine_trainer_write(training->trainer, 0,
+                                      FM_ENGINE_PLANE_FIRST, 0, count, first,
+                                      err)) >= 0) {
+        rc = fm_engine_trainer_write(training->trainer, 0,
+                                     FM_ENGINE_PLANE_SECOND, 0, count, second,
+                                     err);
     }
     free(host);
     return rc;

@@ -138,7 +138,8 @@ static fm_status_t continuation(const evaluation_t *eval,
         (rc = fm_engine_tokenizer_encode(
              eval->model->tokenizer, fm_json_str(prompt),
              fm_json_str_len(prompt), &tokens, err)) >= 0) {
-        fm_engine_prompt_t input = {tokens.ids, tokens.count, 0};
+        fm_engine_prompt_t input = {.tokens = tokens.ids,
+                                    .count = tokens.count};
         rc = fm_engine_generate(eval->model->model, &input, 1, &options,
                                 &completion, err);
     }

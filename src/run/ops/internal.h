@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "engine/model.h"
 #include "engine/score.h"
+#include "engine/server.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
 #include "run/model/model.h"
@@ -176,6 +177,28 @@ FM_MUST_USE fm_status_t fm_ops_adapter_store(
     fm_ops_t *ops, const fm_model_adapter_t *adapter, const fm_digest_t *base,
     fm_ops_output_t *output, fm_digest_t *manifest_out, fm_error_t *err);
 
+/** What serves a resident model, made when it is first asked for; it lives as
+ *  long as the model. */
+FM_MUST_USE fm_status_t fm_ops_server_get(fm_ops_t *ops,
+                                          const fm_ops_model_t *model,
+                                          fm_engine_server_t **server_out,
+                                          fm_error_t *err);
+
+/* Items of inference, logprobs, score and embedding (texts.c). */
+/** The adapter that an item names; NULL when it names none. */
+FM_MUST_USE fm_status_t
+fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
+                    const fm_json_t *value, fm_digest_t *digest_out,
+                    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** The tokens to continue, of an item's prompt. */
+FM_MUST_USE fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
+                                             const fm_json_t *value,
+                                             fm_engine_tokens_t *tokens,
+                                             fm_error_t *err);
+/** Lists of numbers; new references, NULL: no memory. */
+fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count);
+fm_json_t *fm_ops_reals_json(const float *values, size_t count);
+
 /* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
  * what passes @p limit tokens is cut at the end, as training does. */
 typedef struct fm_ops_sequence {
@@ -289,6 +312,10 @@ fm_status_t fm_ops_data_retrieval(fm_ops_run_t *run, size_t item,
 fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err);
 fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_embedding(fm_ops_run_t *run, size_t item,
+                             fm_ops_output_t *output, fm_error_t *err);
 fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
 fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,

@@ -358,6 +358,7 @@ static fm_status_t steps_run(fm_ops_training_t *training, const plan_t *plan,
                              const data_t *data, fm_engine_metrics_t *last,
                              fm_error_t *err)
 {
+    const fm_engine_dpo_options_t options = {.beta = data->beta};
     size_t most = plan->batch < data->count ? plan->batch : data->count;
     gather_t gather = {.order = fm_calloc(data->count, sizeof(size_t)),
                        .samples = fm_calloc(most, sizeof(*gather.samples)),
@@ -371,7 +372,7 @@ static fm_status_t steps_run(fm_ops_training_t *training, const plan_t *plan,
         step_gather(training, plan, data, step, &gather);
         rc = data->pairs
                  ? fm_engine_trainer_dpo(training->trainer, gather.pairs,
-                                         gather.count, data->beta, last, err)
+                                         gather.count, &options, last, err)
                  : fm_engine_trainer_sft(training->trainer, gather.samples,
                                          gather.count, last, err);
         if (rc < 0) {
@@ -494,8 +495,9 @@ static fm_status_t train(fm_ops_run_t *run, size_t item, bool preferences,
              : samples_make(&training.model, run->values[item], limit, &data,
                             err);
     if (rc < 0 || (rc = plan_make(run, data.count, &plan, err)) < 0 ||
-        (rc = fm_engine_trainer_create(training.model.model, &plan.options,
-                                       &training.trainer, err)) < 0 ||
+        (rc = fm_engine_trainer_create(
+             &(fm_engine_parts_t){.model = training.model.model}, &plan.options,
+             &training.trainer, err)) < 0 ||
         (rc = fm_ops_checkpoint_load(&training, err)) < 0) {
         goto out;
     }
