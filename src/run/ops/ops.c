@@ -27,7 +27,7 @@ static const operator_row_t operators[] = {
     {{"embedding", 1, true, true}, fm_ops_embedding, NULL},
     {{"sft", 1, true, false}, fm_ops_sft, NULL},
     {{"dpo", 1, true, false}, fm_ops_dpo, NULL},
-    {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
+    {{"evaluate", 2, true, false}, fm_ops_evaluate, NULL},
     {{"map", 1, false, false}, fm_ops_map, NULL},
     {{"filter", 1, false, false}, fm_ops_filter, NULL},
     {{"dedup", 1, false, false}, fm_ops_dedup, NULL},
