@@ -420,9 +420,9 @@ static void test_evaluate(void)
         fm_json_real_or(fm_json_path(value, "metrics.exact_match"), -1), 0);
     fm_json_drop(value);
     seen_fini(&seen);
-    world_refuse(
-        &world, "evaluate", "{\"model\":" MODEL ",\"metrics\":[\"bleu\"]}",
-        "[{\"samples\":[{\"text\":\"a\"}]}]", "exact_match are allowed");
+    world_refuse(&world, "evaluate",
+                 "{\"model\":" MODEL ",\"metrics\":[\"bleu\"]}",
+                 "[{\"samples\":[{\"text\":\"a\"}]}]", "win_rate are allowed");
     world_refuse(&world, "evaluate",
                  "{\"model\":" MODEL ",\"metrics\":[\"loss\"]}",
                  "[{\"samples\":[]}]", "samples");
