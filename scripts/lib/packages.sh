@@ -19,6 +19,8 @@ libjansson-dev        # JSON, fenced into src/base
 libyaml-dev           # workflow files
 libssl-dev            # SHA-256 of objects, keys
 libxxhash-dev         # XXH3: hash of in-memory tables
+libpcre2-dev          # split patterns of tokenizers
+libutf8proc-dev       # Unicode normal forms and categories of tokenizers
 libopenblas-dev       # matrix products of the CPU backend
 "
 FM_PACKAGES_run="

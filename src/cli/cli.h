@@ -76,6 +76,14 @@ int fm_cli_open_fabric(const fm_cli_args_t *args,
                        const fm_cli_command_t *command,
                        fm_fabric_t **fabric_out);
 
+/** fm_launch_options_t.resolve: imports what a workflow names into the fabric,
+ *  saying on stderr what it did; @p ctx is not used. */
+FM_MUST_USE fm_status_t fm_cli_resolve(void *ctx, const char *dir,
+                                       const fm_workflow_file_t *file,
+                                       const char *path, const char *base,
+                                       fm_digest_t *digest_out,
+                                       fm_error_t *err);
+
 /** "WORKFLOW[/NODE[/ITEM]]", taken apart; node names may hold slashes. */
 typedef struct fm_cli_target {
     const fm_run_t *run;

@@ -325,6 +325,7 @@ static int run_workflow(const fm_cli_args_t *args)
                    .on_worker = on_worker,
                    .ctx = &run},
         .on_end = on_end,
+        .resolve = fm_cli_resolve,
         .unclean_out = &unclean,
         .ctx = &run,
     };

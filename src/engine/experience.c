@@ -114,16 +114,50 @@ static void rewards_measure(fm_engine_experience_t *e)
     e->iteration.reward_std = sqrt(squares);
 }
 
+/* Everything but the content; NULL when memory is out. */
+static fm_engine_experience_t *experience_alloc(size_t count, size_t tokens,
+                                                size_t rows, bool references)
+{
+    fm_engine_experience_t *e = fm_calloc(1, sizeof(*e));
+
+    if (!e) {
+        return NULL;
+    }
+    e->count = count;
+    e->rows = rows;
+    e->order_epoch = SIZE_MAX;
+    e->rollouts = fm_calloc(count, sizeof(*e->rollouts));
+    e->pool = fm_calloc(tokens, sizeof(*e->pool));
+    e->order = fm_calloc(count, sizeof(*e->order));
+    e->saved = fm_calloc(2 * rows, sizeof(*e->saved));
+    e->advantages = fm_calloc(rows, sizeof(*e->advantages));
+    e->returns = fm_calloc(rows, sizeof(*e->returns));
+    if (references) {
+        e->reference = fm_calloc(rows, sizeof(*e->reference));
+    }
+    if (!e->rollouts || !e->pool || !e->order || !e->saved || !e->advantages ||
+        !e->returns || (references && !e->reference)) {
+        return fm_engine_experience_destroy(e);
+    }
+    return e;
+}
+
 fm_status_t fm_engine_experience_open(
     fm_engine_trainer_t *trainer, const fm_engine_rollout_t *rollouts,
     size_t count, const fm_engine_experience_plan_t *plan, bool values,
     fm_engine_experience_t **experience_out, fm_error_t *err)
 {
-    fm_engine_experience_t *e = NULL;
+    size_t mini = plan->mini_batch_size;
     size_t tokens = 0;
     size_t rows = 0;
     fm_status_t rc = FM_OK;
 
+    if (mini == 0 || plan->epochs == 0 || plan->epochs > 1000 ||
+        plan->iteration == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "training options mini_batch_size, epochs and "
+                            "iteration: want at least 1, at most 1000 epochs");
+    }
     if (count == 0) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "no rollouts in the iteration");
@@ -135,30 +169,17 @@ fm_status_t fm_engine_experience_open(
         tokens += rollouts[i].prompt_count + rollouts[i].completion_count;
         rows += rollouts[i].completion_count;
     }
-    size_t mini = plan->mini_batch_size < count ? plan->mini_batch_size : count;
-    if (!(e = fm_calloc(1, sizeof(*e)))) {
+    fm_engine_experience_t *e =
+        experience_alloc(count, tokens, rows, plan->references);
+    if (!e) {
         return fm_no_memory(err);
     }
     e->trainer = trainer;
-    e->count = count;
-    e->rows = rows;
     e->values = values;
-    e->mini_batch = mini;
-    e->per_epoch = (count + mini - 1) / mini;
+    e->mini_batch = mini < count ? mini : count;
+    e->per_epoch = (count - 1) / mini + 1;
     e->epochs = plan->epochs;
     e->first_epoch = (plan->iteration - 1) * plan->epochs;
-    e->order_epoch = SIZE_MAX;
-    if (!(e->rollouts = fm_calloc(count, sizeof(*e->rollouts))) ||
-        !(e->pool = fm_calloc(tokens, sizeof(*e->pool))) ||
-        !(e->order = fm_calloc(count, sizeof(*e->order))) ||
-        !(e->saved = fm_calloc(2 * rows, sizeof(*e->saved))) ||
-        !(e->advantages = fm_calloc(rows, sizeof(*e->advantages))) ||
-        !(e->returns = fm_calloc(rows, sizeof(*e->returns))) ||
-        (plan->references &&
-         !(e->reference = fm_calloc(rows, sizeof(*e->reference))))) {
-        fm_engine_experience_destroy(e);
-        return fm_no_memory(err);
-    }
     rollouts_copy(e, rollouts);
     rewards_measure(e);
     *experience_out = e;
@@ -286,32 +307,40 @@ static fm_status_t policy_run(fm_engine_experience_t *e, fm_error_t *err)
                : fm_engine_micro_values(e->trainer, false, err);
 }
 
-static fm_status_t old_loss(fm_engine_trainer_t *trainer, void *ctx,
-                            size_t first, fm_engine_metrics_t *m,
-                            fm_error_t *err)
+/* Keep what was just run as the old policy's. */
+static fm_status_t old_keep(const work_t *work, const fm_engine_micro_t *micro,
+                            size_t first, fm_error_t *err)
 {
-    const fm_engine_micro_t *micro = &trainer->micro;
-    work_t *work = ctx;
     fm_engine_experience_t *e = work->e;
-    fm_status_t rc = policy_run(e, err);
     size_t i = 0;
 
-    (void)m;
-    for (size_t s = first; rc >= 0 && i < micro->rows.count; s++) {
+    for (size_t s = first; i < micro->rows.count; s++) {
         const fm_engine_kept_rollout_t *rollout = chosen_at(work, s);
         for (size_t t = 0; t < rollout->count; t++, i++) {
             float value = e->values ? micro->values[i] : 0;
             if (!isfinite(micro->logp[i]) || !isfinite(value)) {
-                return fm_error_set(err, FM_ERR_INVALID,
-                                    "rollout %zu: a log-probability or value "
-                                    "of the policy is not finite",
-                                    work->chosen[s]);
+                return fm_error_set(
+                    err, FM_ERR_INVALID,
+                    "step %llu, rollout %zu: a log-probability or value of the "
+                    "policy is not finite",
+                    (unsigned long long)e->trainer->step + 1, work->chosen[s]);
             }
             e->saved[rollout->row + t] = micro->logp[i];
             e->saved[e->rows + rollout->row + t] = value;
         }
     }
-    return rc;
+    return FM_OK;
+}
+
+static fm_status_t old_loss(fm_engine_trainer_t *trainer, void *ctx,
+                            size_t first, fm_engine_metrics_t *m,
+                            fm_error_t *err)
+{
+    work_t *work = ctx;
+    fm_status_t rc = policy_run(work->e, err);
+
+    (void)m;
+    return rc < 0 ? rc : old_keep(work, &trainer->micro, first, err);
 }
 
 fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
@@ -323,6 +352,7 @@ fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
     size_t wanted = 0;
     fm_status_t rc = FM_OK;
 
+    e->on_policy = !e->values && fm_engine_experience_steps(e) == 1;
     (void)fm_engine_experience_saved(e, &wanted);
     if (saved) {
         if (saved_count != wanted) {
@@ -334,7 +364,8 @@ fm_status_t fm_engine_experience_fill(fm_engine_experience_t *e,
         memcpy(e->saved, saved, wanted * sizeof(*saved));
         return FM_OK;
     }
-    for (e->position = 0; rc >= 0 && e->position < e->per_epoch;
+    for (e->position = 0;
+         !e->on_policy && rc >= 0 && e->position < e->per_epoch;
          e->position++) {
         work_t work = {.e = e};
         fm_engine_metrics_t m = {0};
@@ -403,6 +434,9 @@ static fm_status_t new_loss(fm_engine_trainer_t *trainer, void *ctx,
     fm_status_t rc = policy_run(e, err);
     size_t i = 0;
 
+    if (rc >= 0 && e->on_policy) {
+        rc = old_keep(work, micro, first, err);
+    }
     for (size_t s = first; rc >= 0 && i < micro->rows.count; s++) {
         const fm_engine_kept_rollout_t *rollout = chosen_at(work, s);
         double mean = 1 / ((double)work->count * (double)rollout->count);

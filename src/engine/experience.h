@@ -38,6 +38,8 @@ struct fm_engine_experience {
                   fm_engine_metrics_t *m);
     bool values;         /**< a scalar head takes part */
     bool per_completion; /**< the loss is a mean of means */
+    bool on_policy;      /**< one step and no values: it finds the old log-probs
+                              itself, and no pass before it is needed */
     double clip_low;
     double clip_high;
     double entropy_coef;

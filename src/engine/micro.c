@@ -251,5 +251,11 @@ fm_status_t fm_engine_loss_refuse(const fm_engine_trainer_t *trainer,
     return fm_error_set(err, FM_ERR_INVALID,
                         "step %llu, %s %zu: the loss is not finite; lower the "
                         "learning rate or check the data",
-                        (unsigned long long)trainer->step + 1, what, index);
+                        (unsigned long long)trainer->step + 1, what,
+                        trainer->names ? trainer->names[index] : index);
+}
+
+void fm_engine_trainer_name(fm_engine_trainer_t *trainer, const size_t *names)
+{
+    trainer->names = names;
 }

@@ -81,9 +81,9 @@ fm_status_t fm_engine_train_options_check(const fm_engine_train_options_t *o,
     return FM_OK;
 }
 
-double fm_engine_trainer_rate(const fm_engine_trainer_t *trainer, uint64_t step)
+double fm_engine_schedule_rate(const fm_engine_train_options_t *o,
+                               uint64_t step)
 {
-    const fm_engine_train_options_t *o = &trainer->options;
     const double pi = 3.14159265358979323846;
     uint64_t done = step > 0 ? step - 1 : 0;
 
@@ -103,6 +103,11 @@ double fm_engine_trainer_rate(const fm_engine_trainer_t *trainer, uint64_t step)
                       : 0.5 * (1 + cos(pi * progress));
     return o->min_learning_rate +
            (o->learning_rate - o->min_learning_rate) * part;
+}
+
+double fm_engine_trainer_rate(const fm_engine_trainer_t *trainer, uint64_t step)
+{
+    return fm_engine_schedule_rate(&trainer->options, step);
 }
 
 void fm_engine_trainer_begin(fm_engine_trainer_t *trainer)

@@ -37,9 +37,6 @@ static fm_status_t options_check(const fm_engine_ppo_options_t *o,
         {"entropy_coef", o->entropy_coef >= 0 && o->entropy_coef <= 1e6,
          "0 to 1e6"},
         {"target_kl", o->target_kl >= 0 && o->target_kl <= 1e6, "0 to 1e6"},
-        {"epochs", o->epochs >= 1 && o->epochs <= 1000, "1 to 1000"},
-        {"mini_batch_size", o->mini_batch_size >= 1, "at least 1"},
-        {"iteration", o->iteration >= 1, "at least 1"},
     };
 
     return fm_engine_rl_rules_check(rules, FM_COUNT_OF(rules), err);

@@ -177,6 +177,16 @@ FM_MUST_USE fm_status_t fm_engine_trainer_reward(
     fm_engine_trainer_t *trainer, const fm_engine_pair_t *pairs, size_t count,
     fm_engine_metrics_t *metrics_out, fm_error_t *err);
 
+/**
+ * What error texts call the samples of the next steps: names[i] for sample i
+ * of a call, where the caller numbers them otherwise.
+ * @param names  borrowed until the next call of this; NULL: from 0.
+ */
+void fm_engine_trainer_name(fm_engine_trainer_t *trainer, const size_t *names);
+
+/** The learning rate that @p options give step @p step (from 1). */
+double fm_engine_schedule_rate(const fm_engine_train_options_t *options,
+                               uint64_t step);
 /** The learning rate of step @p step (from 1). */
 double fm_engine_trainer_rate(const fm_engine_trainer_t *trainer,
                               uint64_t step);

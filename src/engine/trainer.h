@@ -41,7 +41,8 @@ struct fm_engine_trainer {
     fm_engine_pass_t *pass;
     fm_engine_train_options_t options;
     uint64_t step;
-    uint64_t step_rows; /**< tokens of this step already run */
+    uint64_t step_rows;  /**< tokens of this step already run */
+    const size_t *names; /**< of the samples, for error texts; or NULL */
     fm_engine_block_t blocks[FM_ENGINE_BLOCKS_MAX];
     fm_engine_planes_t planes[FM_ENGINE_BLOCKS_MAX];
     size_t block_count;

@@ -26,6 +26,8 @@ KNOWN = {
     "jansson": ("jansson", "libjansson-dev", False),
     "yaml-0.1": ("libyaml", "libyaml-dev", False),
     "libxxhash": ("xxhash", "libxxhash-dev", False),
+    "libpcre2-8": ("pcre2", "libpcre2-dev", False),
+    "libutf8proc": ("utf8proc", "libutf8proc-dev", False),
     "openblas": ("openblas", "libopenblas-dev", False),
     "hwloc": ("hwloc", "libhwloc-dev", False),
     "libzmq": ("libzmq", "libzmq3-dev", False),

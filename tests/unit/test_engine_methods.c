@@ -4,6 +4,7 @@
  * adapter over a frozen one: the metrics of ten steps, the first gradient and
  * the parameters at the end, from files of tests/ref/train_reference.py.
  */
+#include "base/rng.h"
 #include "engine_train_ref.h"
 
 #define TOLERANCE 1e-4
@@ -18,6 +19,7 @@ struct run {
     fm_engine_trainer_t *trainer;
     fm_engine_experience_t *experience;
     size_t micro_batch_tokens;
+    bool still; /* steps measure and change no parameter */
 };
 
 static const struct {
@@ -57,6 +59,10 @@ static fm_engine_train_options_t train_options(const struct run *run)
     options.warmup_steps = (uint64_t)fm_json_get_int(o, "warmup_steps", -1);
     options.total_steps = (uint64_t)fm_json_get_int(o, "total_steps", -1);
     options.micro_batch_tokens = run->micro_batch_tokens;
+    if (run->still) { /* the schedule's first step has rate 0 for good */
+        options.learning_rate = 0;
+        options.min_learning_rate = 0;
+    }
     CU_ASSERT_FATAL(fm_engine_schedule_parse(fm_json_get_str(o, "schedule"),
                                              &options.schedule));
     return options;
@@ -106,12 +112,13 @@ static void grpo_open(struct run *run)
 }
 
 static void run_open(struct run *run, const char *file, const char *method,
-                     size_t micro_batch_tokens)
+                     size_t micro_batch_tokens, bool still)
 {
     ref_open(&run->r, file);
     run->name = method;
     run->experience = NULL;
     run->micro_batch_tokens = micro_batch_tokens;
+    run->still = still;
     fm_engine_train_options_t options = train_options(run);
     const fm_engine_parts_t parts = {
         .model = run->r.model,
@@ -252,7 +259,7 @@ static void check(const char *file, const char *method, size_t micro_tokens)
     struct run run;
     size_t size = 0;
 
-    run_open(&run, file, method, micro_tokens);
+    run_open(&run, file, method, micro_tokens, false);
     const float *before = ref_block(&run.r, "params", &size);
     for (size_t step = 0; step < STEPS; step++) {
         fm_engine_metrics_t m = {0};
@@ -277,6 +284,119 @@ static void check(const char *file, const char *method, size_t micro_tokens)
         CU_ASSERT(used == size);
     }
     run_close(&run);
+}
+
+/* --- finite differences -------------------------------------------------- */
+
+/* The loss where the parameters stand now; the same data every time. */
+static double loss_here(struct run *run)
+{
+    fm_engine_metrics_t m = {0};
+
+    if (run->experience) {
+        fm_engine_experience_set_position(run->experience, 0);
+    }
+    FM_ASSERT_OK(run_step(run, &m), &run->r.err);
+    return m.loss;
+}
+
+/* Move a block's parameters by @p amount times @p direction from @p from. */
+static void block_move(struct run *run, size_t block, const float *from,
+                       const float *direction, double amount, size_t size)
+{
+    float *moved = fm_calloc(size, sizeof(*moved));
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(moved);
+    for (size_t i = 0; i < size; i++) {
+        moved[i] = (float)((double)from[i] + amount * (double)direction[i]);
+    }
+    FM_ASSERT_OK(fm_engine_trainer_write(run->trainer, block,
+                                         FM_ENGINE_PLANE_PARAMS, 0, size, moved,
+                                         &run->r.err),
+                 &run->r.err);
+    free(moved);
+}
+
+/* The slope along the gradient of one block, at a point away from the policy
+ * that made the rollouts, so that ratios differ and some are clipped. */
+static void check_slope(struct run *run, size_t block, size_t size)
+{
+    const double h = 2e-3;
+    float *params = fm_calloc(size, sizeof(*params));
+    float *gradient = fm_calloc(size, sizeof(*gradient));
+    double length = 0;
+    double slope = 0;
+
+    CU_ASSERT_FATAL(params && gradient);
+    (void)loss_here(run);
+    FM_ASSERT_OK(fm_engine_trainer_read(run->trainer, block,
+                                        FM_ENGINE_PLANE_GRADIENT, 0, size,
+                                        gradient, &run->r.err),
+                 &run->r.err);
+    FM_ASSERT_OK(fm_engine_trainer_read(run->trainer, block,
+                                        FM_ENGINE_PLANE_PARAMS, 0, size, params,
+                                        &run->r.err),
+                 &run->r.err);
+    for (size_t i = 0; i < size; i++) {
+        length += (double)gradient[i] * (double)gradient[i];
+    }
+    length = sqrt(length);
+    CU_ASSERT_FATAL(length > 1e-3);
+    for (int side = 1; side >= -1; side -= 2) {
+        block_move(run, block, params, gradient, side * h / length, size);
+        slope += side * loss_here(run) / (2 * h);
+    }
+    block_move(run, block, params, gradient, 0, size);
+    bool good = fabs(slope - length) <= 0.01 * length;
+    if (!good) {
+        (void)fprintf(stderr, "%s, block %zu: slope %g, gradient %g\n",
+                      run->name, block, slope, length);
+    }
+    CU_ASSERT(good);
+    free(params);
+    free(gradient);
+}
+
+static void check_slopes(const char *file, const char *method)
+{
+    struct run run;
+    size_t blocks = 0;
+    fm_rng_t rng;
+
+    run_open(&run, file, method, 4096, true);
+    fm_rng_init(&rng, 21);
+    const fm_engine_block_t *block =
+        fm_engine_trainer_blocks(run.trainer, &blocks);
+    for (size_t b = 0; b < blocks; b++) {
+        float *params = fm_calloc(block[b].size, sizeof(*params));
+        float *noise = fm_calloc(block[b].size, sizeof(*noise));
+        CU_ASSERT_FATAL(params && noise);
+        for (size_t i = 0; i < block[b].size; i++) {
+            noise[i] = (float)fm_rng_normal(&rng);
+        }
+        FM_ASSERT_OK(fm_engine_trainer_read(run.trainer, b,
+                                            FM_ENGINE_PLANE_PARAMS, 0,
+                                            block[b].size, params, &run.r.err),
+                     &run.r.err);
+        block_move(&run, b, params, noise, 0.03, block[b].size);
+        free(params);
+        free(noise);
+    }
+    for (size_t b = 0; b < blocks; b++) {
+        check_slope(&run, b, block[b].size);
+    }
+    run_close(&run);
+}
+
+static void test_slopes(void)
+{
+    static const char *const methods[] = {"sft",    "dpo_sigmoid", "dpo_ipo",
+                                          "reward", "ppo",         "grpo"};
+
+    for (size_t i = 0; i < FM_COUNT_OF(methods); i++) {
+        check_slopes("train_full", methods[i]);
+        check_slopes("train_lora", methods[i]);
+    }
 }
 
 /* In one micro-batch, and one sequence or pair at a time. */
@@ -321,9 +441,13 @@ static void test_grpo(void)
 int main(void)
 {
     static const fm_test_case_t cases[] = {
-        {"supervised", test_sft}, {"DPO, sigmoid", test_dpo},
-        {"DPO, IPO", test_ipo},   {"reward model", test_reward},
-        {"PPO", test_ppo},        {"GRPO", test_grpo},
+        {"supervised", test_sft},
+        {"DPO, sigmoid", test_dpo},
+        {"DPO, IPO", test_ipo},
+        {"reward model", test_reward},
+        {"PPO", test_ppo},
+        {"GRPO", test_grpo},
+        {"finite differences", test_slopes},
     };
 
     return fm_test_main("engine methods", cases, FM_COUNT_OF(cases));

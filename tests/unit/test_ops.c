@@ -173,6 +173,8 @@ static void test_command(void)
                  "[{\"inputs\":{\"/etc/x\":{\"value\":1}}}]", "without ..");
     world_refuse(&world, "command", "{\"argv\":[\"printf\",\"\\\\377\"]}",
                  "[{}]", "not UTF-8");
+    world_refuse(&world, "command", "{\"argv\":[\"printf\",\"a\\\\0b\"]}",
+                 "[{}]", "U+0000");
     world_refuse(&world, "command", "{\"argv\":[\"yes\"]}", "[{}]",
                  "bytes on standard output");
     world_close(&world, true);

@@ -107,6 +107,25 @@ static const char *const seeds[][3] = {
      "[{\"index\":0,\"value\":{\"pairs\":[{\"prompt\":\"a\",\"chosen\":\"b\","
      "\"rejected\":\"c\"}],\"reference\":[{\"chosen\":{\"logprob\":-1,"
      "\"tokens\":1},\"rejected\":{\"logprob\":-2,\"tokens\":1}}]}}]"},
+    {"lora_sft",
+     "{\"model\":" MODEL ",\"lora\":{\"r\":2,\"alpha\":4,\"dropout\":0.1,"
+     "\"target_modules\":[\"q_proj\"]},\"training\":{\"steps\":1}}",
+     "[{\"index\":0,\"value\":{\"samples\":[{\"text\":\"aa\"}]}}]"},
+    {"reward_model", "{\"model\":" MODEL ",\"training\":{\"steps\":1}}",
+     "[{\"index\":0,\"value\":{\"pairs\":[{\"prompt\":\"a\",\"chosen\":\"b\","
+     "\"rejected\":\"c\"}]}}]"},
+    {"ppo",
+     "{\"model\":" MODEL ",\"training\":{\"epochs\":1,\"kl_coef\":0.1,"
+     "\"target_kl\":null},\"iteration\":1,\"iterations\":2}",
+     "[{\"index\":0,\"value\":{\"state\":null,\"rollouts\":[{"
+     "\"prompt_tokens\":[256,97],\"completions\":[{\"tokens\":[98,257],"
+     "\"finish\":\"stop\"}]}],\"rewards\":[[1]],\"reference\":[[[-1,-2]]]}}]"},
+    {"grpo",
+     "{\"model\":" MODEL ",\"training\":{\"epochs\":1,\"group_size\":2,"
+     "\"beta\":0},\"iteration\":1,\"iterations\":2}",
+     "[{\"index\":0,\"value\":{\"state\":null,\"rollouts\":[{"
+     "\"prompt_tokens\":[256,97],\"completions\":[{\"tokens\":[98,257]},{"
+     "\"tokens\":[99]}]}],\"rewards\":[[1,0]],\"reference\":null}}]"},
     {"evaluate",
      "{\"model\":" MODEL ",\"metrics\":[\"loss\",\"exact_match\"],"
      "\"max_new_tokens\":2}",

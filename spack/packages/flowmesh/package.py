@@ -32,6 +32,8 @@ class Flowmesh(CMakePackage, CudaPackage):
     depends_on("libyaml")
     depends_on("openblas")
     depends_on("openssl@3:")
+    depends_on("pcre2@10.30:+jit")
+    depends_on("utf8proc")
     depends_on("xxhash@0.8:")
     depends_on("cunit", when="+tests", type=("build", "link"))
     depends_on("python@3.9:", when="+tests", type=("build", "test"))

@@ -393,7 +393,7 @@ static fm_status_t all_write(struct export *export, fm_error_t *err)
                generation) {
         rc = json_write(export->dir, "generation_config.json", generation, err);
     }
-    for (size_t i = 0; i < export->count; i++) {
+    for (size_t i = 0; export->items && i < export->count; i++) {
         free(export->items[i].name);
     }
     free(export->items);

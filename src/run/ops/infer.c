@@ -199,9 +199,26 @@ static fm_status_t requests_make(generation_t *g, fm_error_t *err)
 
 /* --- outputs ------------------------------------------------------------- */
 
+/* A model may sample NUL, which our JSON does not take: U+FFFD instead. */
 static fm_json_t *text_json(const fm_engine_completion_t *completion)
 {
-    return fm_json_stringn(completion->text, completion->text_len);
+    const char *from = completion->text;
+    const char *end = from + completion->text_len;
+    fm_buf_t text = {0};
+    fm_json_t *value = NULL;
+
+    for (const char *nul; (nul = memchr(from, 0, (size_t)(end - from)));) {
+        fm_buf_add(&text, from, (size_t)(nul - from));
+        fm_buf_add_str(&text, "\xef\xbf\xbd");
+        from = nul + 1;
+    }
+    fm_buf_add(&text, from, (size_t)(end - from));
+    if (!text.failed) {
+        value =
+            fm_json_stringn(text.len ? (const char *)text.data : "", text.len);
+    }
+    fm_buf_fini(&text);
+    return value;
 }
 
 /* {"text", "tokens", "logprobs", "finish"} */

@@ -94,6 +94,9 @@ FM_MUST_USE fm_status_t fm_ops_get_real(const fm_json_t *object,
 FM_MUST_USE fm_status_t fm_ops_get_text(const fm_json_t *object,
                                         const char *key, const char *fallback,
                                         const char **out, fm_error_t *err);
+FM_MUST_USE fm_status_t fm_ops_get_bool(const fm_json_t *object,
+                                        const char *key, bool fallback,
+                                        bool *out, fm_error_t *err);
 FM_MUST_USE fm_status_t fm_ops_get_digest(const fm_json_t *object,
                                           const char *key, fm_digest_t *out,
                                           fm_error_t *err);
@@ -199,15 +202,35 @@ FM_MUST_USE fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
 fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count);
 fm_json_t *fm_ops_reals_json(const float *values, size_t count);
 
-/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
- * what passes @p limit tokens is cut at the end, as training does. */
+/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos. */
 typedef struct fm_ops_sequence {
     fm_engine_tokens_t tokens;
     size_t prompt_count; /**< bos included; the rest is the completion */
+    uint8_t *mask;       /**< [tokens.count] which tokens are to be learned;
+                              NULL: those of the completion */
 } fm_ops_sequence_t;
 void fm_ops_sequence_fini(fm_ops_sequence_t *sequence);
-/** @retval FM_ERR_INVALID  a key is missing, or nothing is left of the
- *                          completion. */
+
+/** What a sequence may have. */
+typedef struct fm_ops_limit {
+    size_t tokens; /**< max_seq_length, at most the model's positions */
+    bool truncate; /**< longer ones are cut at the end instead of refused */
+} fm_ops_limit_t;
+/** From max_seq_length and truncate of @p object. */
+FM_MUST_USE fm_status_t fm_ops_limit_get(const fm_ops_model_t *model,
+                                         const fm_json_t *object,
+                                         fm_ops_limit_t *limit_out,
+                                         fm_error_t *err);
+/** @param prompt   NULL: a plain text, all of it completion.
+ *  @retval FM_ERR_INVALID  a key is missing, it is too long, or nothing is
+ *                          left of the completion. */
+FM_MUST_USE fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
+                                             const fm_json_t *prompt,
+                                             const fm_json_t *completion,
+                                             const fm_ops_limit_t *limit,
+                                             fm_ops_sequence_t *out,
+                                             fm_error_t *err);
+/** The same; one longer than @p limit is refused. */
 FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
                                                const fm_json_t *prompt,
                                                const fm_json_t *completion,
@@ -220,25 +243,6 @@ FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
                                               const fm_json_t *object,
                                               size_t *limit_out,
                                               fm_error_t *err);
-
-/* Training states (checkpoint.c). */
-typedef struct fm_ops_training {
-    fm_ops_run_t *run;
-    size_t item;
-    fm_ops_model_t model;
-    fm_engine_trainer_t *trainer;
-    fm_digest_t work;  /**< of parameters and value: whose state it is */
-    double loss_first; /**< of step 1 */
-    uint64_t tokens;   /**< run through the model so far */
-} fm_ops_training_t;
-/** Store, seal and report the state. */
-FM_MUST_USE fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training,
-                                               fm_error_t *err);
-/** Continue from run->checkpoint.  One that is lost or damaged is passed
- *  over: starting again gives the same result.
- *  @retval FM_ERR_INVALID  it is the state of other work. */
-FM_MUST_USE fm_status_t fm_ops_checkpoint_load(fm_ops_training_t *training,
-                                               fm_error_t *err);
 
 /* Functions of the user's module (python.c). */
 typedef struct fm_ops_each {
@@ -320,6 +324,14 @@ fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
 fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
+fm_status_t fm_ops_lora_sft(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward_model(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_ppo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_grpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                        fm_error_t *err);
 fm_status_t fm_ops_evaluate(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
 
