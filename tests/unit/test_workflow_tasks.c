@@ -314,6 +314,119 @@ static void test_outside(void)
     fm_workflow_destroy(wf);
 }
 
+/* --- refusals ------------------------------------------------------------- */
+
+#define RL(rest)                                                               \
+    HEAD "  taskType: grpo\n  model: {}\n  data: {prompts: [a]}\n" rest
+#define DATA(task, rest)                                                       \
+    HEAD "  taskType: " task "\n  data: {items: [a]}\n" rest
+#define SFT(rest) HEAD "  taskType: lora_sft\n  data: {items: [a]}\n" rest
+
+static const struct {
+    const char *text;
+    const char *error; /* its beginning, after t.yaml: */
+} refusals[] = {
+    {RL("  training: {batch_size: 1}\n"),
+     "6:13: ppo and grpo need training.steps: a literal number"},
+    {RL("  training: {steps: 10001}\n"),
+     "6:21: training.steps is 10001; allowed: 1 to 10000"},
+    {RL("  training: {steps: 2}\n"), "3:3: this task type needs a reward"},
+    {RL("  training: {steps: 2, kl_coef: 1}\n"),
+     "6:24: this task type does not take kl_coef in training"},
+    {RL("  training: {steps: 2, group_size: 1}\n"),
+     "6:36: training.group_size is 1; allowed: 2 to 1024"},
+    {RL("  training: {steps: 2}\n  reward: {type: exakt_match}\n"),
+     "7:18: reward of type exakt_match; allowed: exact_match, numeric, regex, "
+     "json_schema, length, python, model; did you mean exact_match?"},
+    {RL("  training: {steps: 2}\n  reward: {type: regex}\n"),
+     "7:11: a reward of type regex needs pattern"},
+    {RL("  training: {steps: 2}\n  reward: {type: regex, pattern: a, "
+        "tolerance: 1}\n"),
+     "7:38: key tolerance in a reward of type regex; allowed: type, weight, "
+     "pattern, "},
+    {RL("  training: {steps: 2}\n  reward: {type: length}\n"),
+     "7:11: a reward of type length; allowed: target, or"},
+    {RL("  training: {steps: 2}\n  reward: []\n"), "7:11: reward; allowed: "},
+    {RL("  training: {steps: 2}\n  reward: {type: model, model: {source: "
+        "{node: x}}}\n"),
+     "7:48: reference to x, which is no node"},
+    {RL("  training: {steps: 2}\n  reward: {type: length, target: 3}\n"
+        "  reward_model: {identifier: a/b}\n"),
+     "8:17: reward_model and reward; allowed: one of them"},
+    {RL("  training: {steps: 2, epochs: 1, beta: \"${x.items}\"}\n"
+        "  reward: {type: length, target: 3}\n"),
+     "6:41: a reference; allowed: a literal number"},
+    {DATA("reward", "  reward: {type: model, model: {}}\n"),
+     "5:11: a reward node has no model; use taskType score"},
+    {DATA("reward", "  reward: {type: length, target: 1, weight: 2}\n"),
+     "5:44: weight goes with ppo and grpo"},
+    {SFT("  model: {source: {type: random, identifier: x}}\n"),
+     "5:19: model.source; allowed: {type: random}"},
+    {SFT("  model: {source: {identifier: a/b, trust_remote_code: true}}\n"),
+     "5:57: trust_remote_code; allowed: false"},
+    {SFT("  model: {source: {identifier: tiny, revision: x}}\n"),
+     "5:48: model.source.revision; allowed: literal text, with"},
+    {SFT("  model: {adapters: [{node: a}, {node: b}]}\n"),
+     "5:21: model.adapters; allowed: a list of at most one"},
+    {SFT("  model: {adapters: [{digest: abc}]}\n"),
+     "5:30: an adapter; allowed: {type: lora, node: NAME}"},
+    {SFT("  model: {}\n  lora: {r: 0}\n"), "6:13: lora.r is 0; allowed: 1 "},
+    {SFT("  model: {}\n  lora: {use_rslora: true}\n"),
+     "6:22: lora.use_rslora is not supported"},
+    {SFT("  model: {}\n  training: {warmup_steps: 1, warmup_ratio: 0.1}\n"),
+     "6:45: training.warmup_ratio with warmup_steps; allowed: one"},
+    {SFT("  model: {}\n  training: {save_freq: 1, save_steps: 1}\n"),
+     "6:25: training.save_freq and save_steps are one key"},
+    {HEAD "  taskType: data_retrieval\n  data: {path: t.h5}\n",
+     "4:9: data.dataset; allowed: with type hdf5"},
+    {HEAD "  taskType: data_retrieval\n  data: {path: t.csv, dataset: x}\n",
+     "4:32: data.dataset; allowed: with type hdf5"},
+    {DATA("map", ""), "3:3: map; allowed: {code, entrypoint} or {fields}"},
+    {DATA("map", "  map: {fields: {a: {form: x}}}\n"),
+     "5:21: a field of map; allowed: "},
+    {DATA("filter", "  filter: {where: {field: a, op: like, value: 1}}\n"),
+     "5:19: filter.where; allowed: {field, op, value}"},
+    {DATA("split", "  split: {parts: {a: 0.6, b: 0.6}}\n"),
+     "5:30: the size of a part; allowed: fractions"},
+    {DATA("shard", "  shard: {index: 1}\n"),
+     "5:10: shard needs index and count"},
+    {DATA("sample", "  sample: {count: 1, fraction: 0.5}\n"),
+     "5:11: sample; allowed: one of count, fraction"},
+    {DATA("dedup", "  dedup: {method: fuzzy}\n"),
+     "5:19: dedup.method is \"fuzzy\"; allowed: exact|minhash"},
+    {DATA("evaluate", "  model: {}\n  metrics: [loss, accuracy]\n"),
+     "6:19: metric accuracy wants other samples than loss"},
+    {DATA("evaluate", "  model: {}\n  metrics: [win_rate]\n"),
+     "6:12: win_rate needs an opponent"},
+    {DATA("evaluate", "  model: {}\n  metrics: [pass_at_kk]\n"),
+     "6:13: metric pass_at_kk; allowed: loss, perplexity, "
+     "preference_accuracy, exact_match, accuracy, pass_at_k, win_rate; did "
+     "you mean pass_at_k?"},
+    {HEAD "  taskType: data_retrieval\n  data: {path: name:x, type: text}\n"
+          "  stages: [{name: a}, {name: b, spec: {taskType: sft, model: "
+          "{source: {type: name, identifier: x}}, data: {node: a}}}]\n",
+     "5:89: name:x is a file and the name of a model"},
+};
+
+static void test_refusals(void)
+{
+    for (size_t i = 0; i < FM_COUNT_OF(refusals); i++) {
+        fm_workflow_t *wf = NULL;
+        fm_error_t err = {0};
+        fm_status_t rc = fm_workflow_parse(
+            refusals[i].text, strlen(refusals[i].text), "t.yaml", &wf, &err);
+        bool fits = rc < 0 && !wf && strncmp(err.text, "t.yaml:", 7) == 0 &&
+                    strncmp(err.text + 7, refusals[i].error,
+                            strlen(refusals[i].error)) == 0;
+        if (!fits) {
+            (void)fprintf(stderr, "refusal %zu (%s)\n found  %s\n wanted %s\n",
+                          i, fm_status_name(rc), err.text, refusals[i].error);
+        }
+        CU_ASSERT(fits);
+        fm_workflow_destroy(wf);
+    }
+}
+
 /* --- sweeps --------------------------------------------------------------- */
 
 #define SWEEP                                                                  \
@@ -429,6 +542,7 @@ int main(int argc, char **argv)
     static const fm_test_case_t cases[] = {
         {"golden work of every task type", test_golden},
         {"what lies outside", test_outside},
+        {"refusals", test_refusals},
         {"a sweep over grpo", test_sweep},
     };
 
