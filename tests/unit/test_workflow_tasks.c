@@ -342,7 +342,7 @@ static const struct {
      "7:11: a reward of type regex needs pattern"},
     {RL("  training: {steps: 2}\n  reward: {type: regex, pattern: a, "
         "tolerance: 1}\n"),
-     "7:38: key tolerance in a reward of type regex; allowed: type, weight, "
+     "7:37: key tolerance in a reward of type regex; allowed: type, weight, "
      "pattern, "},
     {RL("  training: {steps: 2}\n  reward: {type: length}\n"),
      "7:11: a reward of type length; allowed: target, or"},
@@ -359,17 +359,17 @@ static const struct {
     {DATA("reward", "  reward: {type: model, model: {}}\n"),
      "5:11: a reward node has no model; use taskType score"},
     {DATA("reward", "  reward: {type: length, target: 1, weight: 2}\n"),
-     "5:44: weight goes with ppo and grpo"},
+     "5:45: weight goes with ppo and grpo"},
     {SFT("  model: {source: {type: random, identifier: x}}\n"),
      "5:19: model.source; allowed: {type: random}"},
     {SFT("  model: {source: {identifier: a/b, trust_remote_code: true}}\n"),
-     "5:57: trust_remote_code; allowed: false"},
+     "5:56: trust_remote_code; allowed: false"},
     {SFT("  model: {source: {identifier: tiny, revision: x}}\n"),
      "5:48: model.source.revision; allowed: literal text, with"},
     {SFT("  model: {adapters: [{node: a}, {node: b}]}\n"),
      "5:21: model.adapters; allowed: a list of at most one"},
     {SFT("  model: {adapters: [{digest: abc}]}\n"),
-     "5:30: an adapter; allowed: {type: lora, node: NAME}"},
+     "5:31: an adapter; allowed: {type: lora, node: NAME}"},
     {SFT("  model: {}\n  lora: {r: 0}\n"), "6:13: lora.r is 0; allowed: 1 "},
     {SFT("  model: {}\n  lora: {use_rslora: true}\n"),
      "6:22: lora.use_rslora is not supported"},
@@ -405,7 +405,7 @@ static const struct {
     {HEAD "  taskType: data_retrieval\n  data: {path: name:x, type: text}\n"
           "  stages: [{name: a}, {name: b, spec: {taskType: sft, model: "
           "{source: {type: name, identifier: x}}, data: {node: a}}}]\n",
-     "5:89: name:x is a file and the name of a model"},
+     "5:96: name:x is a file and the name of a model"},
 };
 
 static void test_refusals(void)
