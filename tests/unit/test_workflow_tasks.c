@@ -334,7 +334,7 @@ static const struct {
     {RL("  training: {steps: 2, kl_coef: 1}\n"),
      "6:24: this task type does not take kl_coef in training"},
     {RL("  training: {steps: 2, group_size: 1}\n"),
-     "6:36: training.group_size is 1; allowed: 2 to 1024"},
+     "6:36: training.group_size is 1; allowed: 2 to 256"},
     {RL("  training: {steps: 2}\n  reward: {type: exakt_match}\n"),
      "7:18: reward of type exakt_match; allowed: exact_match, numeric, regex, "
      "json_schema, length, python, model; did you mean exact_match?"},
