@@ -162,7 +162,9 @@ static char *output_of(const fm_msg_lease_t *lease, size_t i)
 
     if (strcmp(lease->task_type, "inference") == 0) {
         /* another digest, other tokens */
-        int token = digest[8] * 256 + digest[9];
+        char hex[8] = "";
+        memcpy(hex, digest + 7, 7);
+        int token = (int)strtol(hex, NULL, 16);
         output = fm_asprintf(
             "{\"completions\":[{\"text\":\"%s\",\"tokens\":[%d]},{\"text\":"
             "\"x\",\"tokens\":[%d]}],\"prompt_tokens\":[1]}",

@@ -52,18 +52,21 @@ fm_status_t fm_workflow_condition(const fm_workflow_t *wf, uint32_t node,
 {
     /* An internal node runs when its owner will. */
     const fm_wf_node_private_t *owner = &wf->nodes[wf->nodes[node].pub.owner];
+    const fm_wf_part_t part = wf->nodes[node].part;
     const fm_wf_resolver_t r = {.wf = wf,
                                 .node = owner,
                                 .upstream = upstream,
                                 .ctx = ctx,
                                 .source = {.file = wf->file, .err = err}};
+    /* A rollout does not wait for a judge, so it cannot ask about one. */
+    bool judges = part != FM_WF_PART_ROLLOUT && part != FM_WF_PART_REFERENCE;
     bool met = true;
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < owner->ref_count && met && rc == FM_OK; i++) {
         const fm_wf_ref_t *ref = &owner->refs[i];
         const fm_json_t *result = NULL;
-        if (ref->condition) {
+        if (ref->condition || (ref->reward && !judges)) {
             continue;
         }
         if ((rc = fm_wf_result_of(&r, ref->target, &result)) == FM_OK) {
