@@ -548,14 +548,14 @@ static void test_judge(void)
              "        taskType: ppo\n        model: {}\n"
              "        data: {prompts: [a]}\n"
              "        reward_model: {identifier: judge, type: node}\n"
-             "        training: {steps: 1, kl_coef: 0}\n";
+             "        training: {steps: 2, kl_coef: 0}\n";
     struct upstream *up = calloc(1, sizeof(*up));
     fm_workflow_t *wf = parse(text, strlen(text));
     fm_error_t err = {0};
     bool met = false;
 
     CU_ASSERT_FATAL(up != NULL);
-    CU_ASSERT(fm_workflow_node_count(wf) == 4); /* no reference */
+    CU_ASSERT(fm_workflow_node_count(wf) == 7); /* no reference */
     CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 1)->name, "rl/rollout.1");
     CU_ASSERT(fm_workflow_node(wf, 1)->dep_count == 0);
     FM_ASSERT_OK(fm_workflow_condition(wf, 1, get_result, up, &met, &err),
@@ -566,6 +566,12 @@ static void test_judge(void)
               FM_ERR_NOT_FOUND);
     up->results[0] = fm_workflow_result_skipped();
     FM_ASSERT_OK(fm_workflow_condition(wf, 2, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    /* so are the update, and the rollouts of the policy that it would make */
+    up->results[3] = fm_workflow_result_skipped();
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 4)->name, "rl/rollout.2");
+    FM_ASSERT_OK(fm_workflow_condition(wf, 4, get_result, up, &met, &err),
                  &err);
     CU_ASSERT(!met);
     upstream_fini(up);
