@@ -145,16 +145,16 @@ static void print_words(const char *group)
 
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
         const char *name = commands[i]->name;
-        size_t len = strcspn(name + skip, " ");
-        if (group &&
-            (strncmp(name, group, skip - 1) != 0 || name[skip - 1] != ' ')) {
-            continue;
+        size_t len = strcspn(name, " ");
+        if (group) { /* "group word" */
+            if (len == skip - 1 && strncmp(name, group, len) == 0 &&
+                name[len]) {
+                (void)printf("%s ", name + skip);
+            }
+        } else if (i == 0 || strncmp(commands[i - 1]->name, name, len) != 0 ||
+                   commands[i - 1]->name[len] != ' ') {
+            (void)printf("%.*s ", (int)len, name); /* groups stand together */
         }
-        if (!group && i > 0 && strncmp(commands[i - 1]->name, name, len) == 0 &&
-            commands[i - 1]->name[len] == ' ') {
-            continue; /* the table holds a group together */
-        }
-        (void)printf("%.*s ", (int)len, name + skip);
     }
 }
 

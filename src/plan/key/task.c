@@ -17,7 +17,7 @@ static const fm_key_task_t tasks[] = {
     {"logprobs", 2, FM_KEY_INFERENCE, true, false, 32},
     {"reward", 1, FM_KEY_OTHER, false, false, 512},
     {"embedding", 1, FM_KEY_INFERENCE, true, false, 64},
-    {"evaluate", 1, FM_KEY_INFERENCE, true, false, 16},
+    {"evaluate", 2, FM_KEY_INFERENCE, true, false, 16},
     {"sft", 2, FM_KEY_TRAINING, true, true, 1},
     {"lora_sft", 1, FM_KEY_TRAINING, true, true, 1},
     {"dpo", 2, FM_KEY_TRAINING, true, true, 1},

@@ -425,8 +425,12 @@ static fm_status_t publish(const char *temporary, const char *path,
     if (taken(path)) { /* meanwhile */
         return fm_error_set(err, FM_ERR_EXISTS, "%s: exists", path);
     }
-    rc = fm_file_rename(temporary, path, err);
-    return rc < 0 ? rc : fm_file_fsync_parent(path, err);
+    if ((rc = fm_file_rename(temporary, path, err)) >= 0 &&
+        (rc = fm_file_fsync_parent(path, err)) < 0) {
+        /* Not known to be durable, so it must not be found either. */
+        (void)!fm_file_remove_tree(path, NULL);
+    }
+    return rc;
 }
 
 fm_status_t fm_model_export(fm_cas_t *cas, const fm_digest_t *digest,
