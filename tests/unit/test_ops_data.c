@@ -5,6 +5,7 @@
  */
 #include <math.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "ops_fixture.h"
 #include "run/ops/near.h"
@@ -642,6 +643,23 @@ static void test_hdf5(void)
     world_close(&world, true);
 }
 
+/* Whatever the library does of a file is an error of that item alone. */
+static void test_hdf5_death(void)
+{
+    world_t world = {0};
+    fm_error_t err = {0};
+    fm_digest_t file;
+
+    world_open(&world, "w");
+    FM_ASSERT_OK(fm_cas_put(world.cas, FM_CAS_BLOB, "x", 1, &file, &err), &err);
+    FM_ASSERT_OK(fm_cas_seal(world.cas, &err), &err);
+    CU_ASSERT_FATAL(fm_fault_arm("table.read:1"));
+    table_try(&world, &file, "t", "the library ended with signal 6");
+    (void)fm_fault_arm(NULL);
+    table_try(&world, &file, "t", "no HDF5 file");
+    world_close(&world, true);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -657,6 +675,7 @@ int main(void)
         {"jsonl_export", test_export},
         {"data_profiling", test_profile},
         {"hdf5 tables", test_hdf5},
+        {"fault: the HDF5 library dies", test_hdf5_death},
     };
     return fm_test_main("run/ops data", cases, FM_COUNT_OF(cases));
 }

@@ -13,11 +13,11 @@ static const fm_key_task_t tasks[] = {
     {"python", 1, FM_KEY_OTHER, false, false, 1},
     {"command", 1, FM_KEY_OTHER, false, false, 1},
     {"data_retrieval", 2, FM_KEY_OTHER, false, false, 16},
-    {"inference", 1, FM_KEY_INFERENCE, true, false, 16},
-    {"logprobs", 1, FM_KEY_INFERENCE, true, false, 16},
+    {"inference", 2, FM_KEY_INFERENCE, true, false, 32},
+    {"logprobs", 2, FM_KEY_INFERENCE, true, false, 32},
     {"reward", 1, FM_KEY_OTHER, false, false, 512},
     {"embedding", 1, FM_KEY_INFERENCE, true, false, 64},
-    {"evaluate", 1, FM_KEY_INFERENCE, true, false, 16},
+    {"evaluate", 2, FM_KEY_INFERENCE, true, false, 16},
     {"sft", 2, FM_KEY_TRAINING, true, true, 1},
     {"lora_sft", 1, FM_KEY_TRAINING, true, true, 1},
     {"dpo", 2, FM_KEY_TRAINING, true, true, 1},
@@ -35,6 +35,8 @@ static const fm_key_task_t tasks[] = {
     {"concat", 1, FM_KEY_OTHER, false, false, 16},
     {"sample", 1, FM_KEY_OTHER, false, false, 16},
     {"jsonl_export", 1, FM_KEY_OTHER, false, false, 16},
+    {"score", 1, FM_KEY_INFERENCE, true, false, 32},
+    {"reward_model", 1, FM_KEY_TRAINING, true, true, 1},
 };
 
 const fm_key_task_t *fm_key_task_at(size_t index)

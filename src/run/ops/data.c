@@ -65,7 +65,11 @@ static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
                             "file: %llu bytes; at most %zu are read",
                             (unsigned long long)size, OPS_VALUE_BYTES_MAX);
     }
-    if ((rc = fm_cas_get(run->ops->cas, &digest, &bytes, err)) >= 0) {
+    if ((rc = fm_cas_get(run->ops->cas, &digest, &bytes, err)) >= 0 &&
+        bytes.len > OPS_VALUE_BYTES_MAX) { /* not known above */
+        rc = fm_error_set(err, FM_ERR_LIMIT, "file: at most %zu bytes are read",
+                          OPS_VALUE_BYTES_MAX);
+    } else if (rc >= 0) {
         rc = strcmp(format, "hdf5") == 0
                  ? table_read(run, &bytes, list, err)
                  : fm_ops_records_parse(format, (const char *)bytes.data,

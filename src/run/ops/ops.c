@@ -31,7 +31,7 @@ static const operator_row_t operators[] = {
     {{"reward_model", 1, true, false}, fm_ops_reward_model, NULL},
     {{"ppo", 1, true, false}, fm_ops_ppo, NULL},
     {{"grpo", 1, true, false}, fm_ops_grpo, NULL},
-    {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
+    {{"evaluate", 2, true, false}, fm_ops_evaluate, NULL},
     {{"map", 1, false, false}, fm_ops_map, NULL},
     {{"filter", 1, false, false}, fm_ops_filter, NULL},
     {{"dedup", 1, false, false}, fm_ops_dedup, NULL},

@@ -10,12 +10,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "store/table/hdf5.h"
@@ -50,6 +52,9 @@ static void child_read(const void *image, size_t len, const char *path, int fd)
     (void)signal(SIGTERM, SIG_DFL);
     (void)setrlimit(RLIMIT_CPU, &seconds);
     (void)setrlimit(RLIMIT_CORE, &none);
+    if (fm_fault("table.read")) {
+        abort(); /* as the library would */
+    }
     trailer.status =
         fm_table_hdf5_read(image, len, path, pipe_write, &fd, &err);
     memcpy(trailer.text, err.text, sizeof(trailer.text));

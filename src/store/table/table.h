@@ -8,6 +8,7 @@
  * a child process: whatever damage does to the library ends there.  External
  * files, external links, virtual datasets and filter plugins are not followed.
  *
+ * Fault point: "table.read" (the child aborts).
  * Threads: a call forks; call it from the thread that may call HDF5.
  */
 #ifndef FM_STORE_TABLE_TABLE_H
