@@ -334,7 +334,7 @@ static const struct {
     {RL("  training: {steps: 2, kl_coef: 1}\n"),
      "6:24: this task type does not take kl_coef in training"},
     {RL("  training: {steps: 2, group_size: 1}\n"),
-     "6:36: training.group_size is 1; allowed: 2 to 1024"},
+     "6:36: training.group_size is 1; allowed: 2 to 256"},
     {RL("  training: {steps: 2}\n  reward: {type: exakt_match}\n"),
      "7:18: reward of type exakt_match; allowed: exact_match, numeric, regex, "
      "json_schema, length, python, model; did you mean exact_match?"},
@@ -537,12 +537,55 @@ static void test_sweep(void)
     fm_workflow_destroy(wf);
 }
 
+/* A judge in training does not hold rollouts up; a skipped one skips rewards.
+ */
+static void test_judge(void)
+{
+    static const char text[] =
+        HEAD "  graph:\n    nodes:\n"
+             "    - {name: judge, spec: {taskType: echo, data: {items: [1]}}}\n"
+             "    - name: rl\n      dependsOn: judge\n      spec:\n"
+             "        taskType: ppo\n        model: {}\n"
+             "        data: {prompts: [a]}\n"
+             "        reward_model: {identifier: judge, type: node}\n"
+             "        training: {steps: 2, kl_coef: 0}\n";
+    struct upstream *up = calloc(1, sizeof(*up));
+    fm_workflow_t *wf = parse(text, strlen(text));
+    fm_error_t err = {0};
+    bool met = false;
+
+    CU_ASSERT_FATAL(up != NULL);
+    CU_ASSERT(fm_workflow_node_count(wf) == 7); /* no reference */
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 1)->name, "rl/rollout.1");
+    CU_ASSERT(fm_workflow_node(wf, 1)->dep_count == 0);
+    FM_ASSERT_OK(fm_workflow_condition(wf, 1, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(met);
+    CU_ASSERT(fm_workflow_node(wf, 2)->dep_count == 2);
+    CU_ASSERT(fm_workflow_condition(wf, 2, get_result, up, &met, &err) ==
+              FM_ERR_NOT_FOUND);
+    up->results[0] = fm_workflow_result_skipped();
+    FM_ASSERT_OK(fm_workflow_condition(wf, 2, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    /* so are the update, and the rollouts of the policy that it would make */
+    up->results[3] = fm_workflow_result_skipped();
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 4)->name, "rl/rollout.2");
+    FM_ASSERT_OK(fm_workflow_condition(wf, 4, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+}
+
 int main(int argc, char **argv)
 {
     static const fm_test_case_t cases[] = {
         {"golden work of every task type", test_golden},
         {"what lies outside", test_outside},
         {"refusals", test_refusals},
+        {"a judge holds nobody up", test_judge},
         {"a sweep over grpo", test_sweep},
     };
 
