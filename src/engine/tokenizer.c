@@ -37,7 +37,7 @@ static fm_status_t id_load(const fm_engine_tokenizer_t *tokenizer,
 {
     int64_t id = fm_json_int_or(value, -1);
 
-    if (fm_json_is(value, FM_JSON_NULL)) {
+    if (fm_json_type(value) == FM_JSON_NULL) {
         *id_out = -1;
         return FM_OK;
     }
@@ -128,7 +128,7 @@ static fm_status_t chat_load(fm_engine_tokenizer_t *tokenizer, fm_error_t *err)
     const fm_json_t *chat =
         fm_json_get(tokenizer->description, "chat_template");
 
-    if (fm_json_is(chat, FM_JSON_NULL)) {
+    if (fm_json_type(chat) == FM_JSON_NULL) {
         return FM_OK;
     }
     if (!fm_json_str(chat)) {
@@ -341,6 +341,33 @@ fm_status_t fm_engine_tokenizer_encode(const fm_engine_tokenizer_t *tokenizer,
                                            tokens, err);
 }
 
+fm_status_t fm_engine_tokenizer_spell(const fm_engine_tokenizer_t *tokenizer,
+                                      const int32_t *ids, size_t count,
+                                      const fm_bpe_decode_options_t *options,
+                                      fm_buf_t *text, fm_error_t *err)
+{
+    size_t begin = text->len;
+    fm_buf_t made = {0};
+    fm_status_t rc =
+        tokenizer->kind->decode(tokenizer, ids, count, options, text, err);
+
+    if (rc < 0 || options->raw || text->len == begin ||
+        !memchr(text->data + begin, '\0', text->len - begin)) {
+        return rc;
+    }
+    for (size_t i = begin; i < text->len; i++) {
+        fm_buf_add(&made,
+                   text->data[i] ? (const void *)(text->data + i)
+                                 : "\xEF\xBF\xBD",
+                   text->data[i] ? 1 : 3);
+    }
+    text->len = begin;
+    fm_buf_add(text, made.data, made.len);
+    bool failed = made.failed || text->failed;
+    fm_buf_fini(&made);
+    return failed ? fm_no_memory(err) : FM_OK;
+}
+
 static fm_status_t decode_with(const fm_engine_tokenizer_t *tokenizer,
                                const int32_t *ids, size_t count,
                                const fm_bpe_decode_options_t *options,
@@ -353,7 +380,7 @@ static fm_status_t decode_with(const fm_engine_tokenizer_t *tokenizer,
                                 tokenizer->vocab_size - 1);
         }
     }
-    return tokenizer->kind->decode(tokenizer, ids, count, options, text, err);
+    return fm_engine_tokenizer_spell(tokenizer, ids, count, options, text, err);
 }
 
 fm_status_t fm_engine_tokenizer_decode(const fm_engine_tokenizer_t *tokenizer,

@@ -160,7 +160,8 @@ FM_MUST_USE fm_status_t fm_engine_tokenizer_decode(
     fm_buf_t *text, fm_error_t *err);
 /**
  * The same as UTF-8, so that the text fits a JSON string: bytes that are no
- * character become U+FFFD, as the library's decode() does it.
+ * character become U+FFFD, as the library's decode() does it (and NUL, which
+ * it keeps).
  */
 FM_MUST_USE fm_status_t fm_engine_tokenizer_decode_utf8(
     const fm_engine_tokenizer_t *tokenizer, const int32_t *ids, size_t count,

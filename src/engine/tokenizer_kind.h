@@ -52,4 +52,11 @@ struct fm_engine_tokenizer {
     bool add_eos;
 };
 
+/** kind->decode(), and where the text is UTF-8, U+FFFD for NUL: the JSON of
+ *  this project has no strings with NUL. */
+fm_status_t fm_engine_tokenizer_spell(const fm_engine_tokenizer_t *tokenizer,
+                                      const int32_t *ids, size_t count,
+                                      const fm_bpe_decode_options_t *options,
+                                      fm_buf_t *text, fm_error_t *err);
+
 #endif

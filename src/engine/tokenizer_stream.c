@@ -49,9 +49,8 @@ static fm_status_t wait_decode(fm_engine_stream_t *stream, bool raw,
     const fm_bpe_decode_options_t options = {.raw = raw,
                                              .continued = stream->continued};
 
-    return stream->tokenizer->kind->decode(stream->tokenizer, stream->wait.ids,
-                                           stream->wait.count, &options, text,
-                                           err);
+    return fm_engine_tokenizer_spell(stream->tokenizer, stream->wait.ids,
+                                     stream->wait.count, &options, text, err);
 }
 
 static fm_status_t wait_flush(fm_engine_stream_t *stream, fm_buf_t *text,

@@ -92,8 +92,6 @@ def llama2():
         limit_alphabet=300, show_progress=False))
     raw = json.loads(t.to_str())
     raw["added_tokens"] = [a for a in raw["added_tokens"] if a["id"] < 3]
-    for a in raw["added_tokens"]:
-        a["normalized"] = True
     raw["normalizer"] = {"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
@@ -190,7 +188,7 @@ def gpt2():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     t.add_special_tokens(["<|endoftext|>", "</s>"])
     t.add_tokens([AddedToken("word", single_word=True, normalized=True),
-                  AddedToken("<TOOL_CALL>", normalized=True),
+                  AddedToken("<tool_call>", normalized=True),
                   AddedToken("<lpad>", lstrip=True, normalized=False),
                   AddedToken("<rpad>", rstrip=True, normalized=False),
                   AddedToken("<|im_", normalized=False),
@@ -251,7 +249,9 @@ def record(t):
                 "all": t.decode(ids, skip_special_tokens=False)}
                for ids in decode_cases(t, [c.get("parsed", c["ids"])
                                            for c in cases])]
-    return {"cases": cases, "decodes": decodes}
+    # JSON here has no NUL
+    return {"cases": cases, "decodes": [d for d in decodes
+                                        if "\0" not in d["all"]]}
 
 
 def main(out):

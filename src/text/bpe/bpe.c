@@ -75,7 +75,7 @@ static fm_status_t post_load(fm_bpe_t *bpe, const fm_json_t *json, int depth,
 {
     const char *type = fm_json_get_str(json, "type");
 
-    if (fm_json_is(json, FM_JSON_NULL) ||
+    if (fm_json_type(json) == FM_JSON_NULL ||
         (type && !strcmp(type, "ByteLevel"))) {
         return FM_OK; /* ByteLevel moves offsets only */
     }
@@ -112,7 +112,7 @@ static fm_status_t parts_load(fm_bpe_t *bpe, const fm_json_t *json,
                             "model.type: \"%.64s\" is not supported; want BPE",
                             type);
     }
-    bpe->joined = fm_json_is(fm_json_get(json, "decoder"), FM_JSON_NULL);
+    bpe->joined = fm_json_type(fm_json_get(json, "decoder")) == FM_JSON_NULL;
     (void)((rc = fm_bpe_vocab_load(model, added, &bpe->vocab, err)) < 0 ||
            (rc = fm_bpe_model_load(model, bpe->vocab, &bpe->model, err)) < 0 ||
            (rc = fm_bpe_normalizer_load(fm_json_get(json, "normalizer"),

@@ -158,7 +158,7 @@ fm_status_t fm_bpe_steps_load(const fm_json_t *json, const char *what,
 {
     const struct chain chain = {list_key, types, type_count, steps};
 
-    if (fm_json_is(json, FM_JSON_NULL)) {
+    if (fm_json_type(json) == FM_JSON_NULL) {
         return FM_OK;
     }
     return step_load(&chain, json, what, 0, err);
