@@ -65,7 +65,7 @@ static fm_status_t config_check(const fm_engine_adapter_config_t *config,
          "an integer from 1 to 4096"},
         {"alpha", config->alpha > 0 && config->alpha <= 1e6,
          "above 0, at most 1e6"},
-        {"dropout", config->dropout >= 0 && config->dropout < 1,
+        {"dropout", config->dropout >= 0 && (float)config->dropout < 1,
          "at least 0, below 1"},
         {"target_modules",
          config->targets != 0 && (config->targets & ~all) == 0,
@@ -211,9 +211,7 @@ fm_engine_adapter_config_to_json(const fm_engine_adapter_config_t *config)
 static size_t matrix_input(const fm_engine_config_t *c,
                            fm_engine_matrix_t matrix)
 {
-    fm_engine_heads_t heads = fm_engine_config_heads(c);
-
-    return matrix == FM_ENGINE_O      ? heads.heads * heads.head_dim
+    return matrix == FM_ENGINE_O      ? fm_engine_mixed_width(c)
            : matrix == FM_ENGINE_DOWN ? c->intermediate_size
                                       : c->hidden_size;
 }

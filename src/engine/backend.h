@@ -40,12 +40,25 @@ typedef struct fm_engine_pack {
     size_t longest;         /**< rows of the longest sequence */
 } fm_engine_pack_t;
 
-/** The cached keys and values of one layer: [slots, capacity, kv × dim]. */
+/** Positions in a page of the key-value cache. */
+#define FM_ENGINE_PAGE_TOKENS ((size_t)16)
+
+/** The cached keys and values of one layer: pages of kv_heads × head_dim ×
+ *  FM_ENGINE_PAGE_TOKENS floats; how they lie in a page is the backend's
+ *  business. */
 typedef struct fm_engine_cache {
     float *keys;
     float *values;
-    size_t capacity; /**< positions in a slot */
 } fm_engine_cache_t;
+
+/** Where the rows of a call stand in the cache; device pointers. */
+typedef struct fm_engine_paging {
+    const int32_t *sequences; /**< [rows]: row of the table */
+    const int32_t *positions; /**< [rows]; in a sequence they rise by one */
+    const int32_t *tables;    /**< [sequences, stride]: page of each
+                                   FM_ENGINE_PAGE_TOKENS positions */
+    size_t stride;
+} fm_engine_paging_t;
 
 /** A low-rank update of a matrix [n, k]: scale · B·A (Hu et al., 2021). */
 typedef struct fm_engine_lora {
@@ -122,6 +135,13 @@ typedef struct fm_engine_ops {
     void (*linear_rows)(fm_engine_backend_t *be, float *out, const float *x,
                         const float *weight, size_t rows, size_t k, size_t n,
                         bool add);
+    /** out[rows, n], rows @p ldo floats apart, += scale · (x[rows, k] · aᵀ) ·
+     * bᵀ with the matrices of adapter which[row] (device; −1: none) in the host
+     *  table @p adapters; an entry without a is none.  Chen et al., 2023
+     *  (Punica).  Row-invariant. */
+    void (*lora_rows)(fm_engine_backend_t *be, float *out, size_t ldo,
+                      const float *x, size_t rows, size_t k, size_t n,
+                      const fm_engine_lora_t *adapters, const int32_t *which);
     /** dx[rows, k] = dout[rows, n] · weight[n, k];
      *  dweight[n, k] += doutᵀ · x; either output may be NULL. */
     void (*linear_backward)(fm_engine_backend_t *be, float *dx, float *dweight,
@@ -193,18 +213,17 @@ typedef struct fm_engine_ops {
                                const float *qkv, const float *lse,
                                const fm_engine_pack_t *pack,
                                const fm_engine_heads_t *heads);
-    /** Store k and v of qkv[rows] at (slots[row], positions[row]). */
+    /** Store k and v of qkv[rows] where @p paging says. */
     void (*cache_store)(fm_engine_backend_t *be, const fm_engine_cache_t *cache,
-                        const float *qkv, const int32_t *slots,
-                        const int32_t *positions, size_t rows,
-                        const fm_engine_heads_t *heads);
-    /** out[rows, heads·dim]: the query of each row against positions 0 …
-     *  positions[row] of its slot, or the last `window` of these.
-     *  Row-invariant. */
-    void (*attention_decode)(fm_engine_backend_t *be, float *out,
-                             const float *qkv, const fm_engine_cache_t *cache,
-                             const int32_t *slots, const int32_t *positions,
-                             size_t rows, const fm_engine_heads_t *heads);
+                        const float *qkv, const fm_engine_paging_t *paging,
+                        size_t rows, const fm_engine_heads_t *heads);
+    /** out[rows, heads·dim]: the query of each row against positions 0 … its
+     *  own of its sequence, or the last `window` of these; what the pages
+     *  hold elsewhere has no influence.  Kwon et al., 2023.  Row-invariant. */
+    void (*attention_pages)(fm_engine_backend_t *be, float *out,
+                            const float *qkv, const fm_engine_cache_t *cache,
+                            const fm_engine_paging_t *paging, size_t rows,
+                            const fm_engine_heads_t *heads);
 
     /** out[rows, width] = silu(gate) · up, with gate_up[rows, 2·width] =
      *  [gate | up].  Shazeer, 2020.  Row-invariant. */

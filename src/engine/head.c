@@ -185,3 +185,19 @@ fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass, const int32_t *rows,
     }
     return rc;
 }
+
+fm_status_t fm_engine_pass_hidden(fm_engine_pass_t *pass, size_t first,
+                                  size_t count, float *states_out,
+                                  fm_error_t *err)
+{
+    size_t width = fm_engine_model_config(pass->model)->hidden_size;
+
+    if (first > pass->rows || count > pass->rows - first) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "rows %zu to %zu are outside the batch of %zu",
+                            first, first + count, pass->rows);
+    }
+    pass->be->ops->download(pass->be, states_out, pass->hidden + first * width,
+                            count * width * sizeof(float));
+    return pass->be->ops->sync(pass->be, err);
+}

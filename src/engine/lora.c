@@ -74,7 +74,7 @@ static float dropout_rate(const fm_engine_pass_t *pass)
 static size_t input_max(const fm_engine_pass_t *pass)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    size_t mixed = pass->heads.heads * pass->heads.head_dim;
+    size_t mixed = fm_engine_mixed_width(c);
     size_t width = mixed > c->hidden_size ? mixed : c->hidden_size;
 
     return c->intermediate_size > width ? c->intermediate_size : width;

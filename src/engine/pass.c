@@ -287,10 +287,7 @@ void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l,
                                &heads);
     }
     ops->rope(be, k->qkv, pass->rotary.table, positions, n, &heads, false);
-    if (cache) {
-        ops->cache_store(be, cache, k->qkv, pass->ids + 2 * n, positions, n,
-                         &heads);
-    }
+    (void)cache;
     ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack, &heads);
     ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
     fm_engine_project(pass, l, FM_ENGINE_O, k->mid, k->mixed, true);

@@ -142,6 +142,13 @@ FM_MUST_USE fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass,
                                               float *logits_out,
                                               fm_error_t *err);
 
+/** Final hidden states of rows [@p first, first + count), after the last norm,
+ *  into host memory [count, hidden_size]. */
+FM_MUST_USE fm_status_t fm_engine_pass_hidden(fm_engine_pass_t *pass,
+                                              size_t first, size_t count,
+                                              float *states_out,
+                                              fm_error_t *err);
+
 /** Carry what head() and value() left back through the layers: @p grads (of
  *  the model; NULL: it is frozen) +=, and the adapter's. */
 FM_MUST_USE fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass,

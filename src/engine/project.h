@@ -7,6 +7,7 @@
 #ifndef FM_ENGINE_PROJECT_H
 #define FM_ENGINE_PROJECT_H
 
+#include "engine/layout.h"
 #include "engine/pass.h"
 
 /** The four products of a layer; the widths are those of the layout. */
@@ -16,6 +17,18 @@ typedef enum fm_engine_matrix {
     FM_ENGINE_GATE_UP, /**< hidden → 2·intermediate */
     FM_ENGINE_DOWN     /**< intermediate → hidden */
 } fm_engine_matrix_t;
+
+/** Where a product stands in its layer. */
+typedef struct fm_engine_product {
+    size_t weight; /**< [n, k] */
+    size_t bias;   /**< [n]; 0: none */
+    size_t n;
+    size_t k;
+} fm_engine_product_t;
+
+fm_engine_product_t fm_engine_product(const fm_engine_config_t *config,
+                                      const fm_engine_layout_t *at,
+                                      fm_engine_matrix_t matrix);
 
 /** out[rows, n] = (or +=, when @p add) the projection of x[rows, k], the
  *  pass's adapter included. */

@@ -284,8 +284,8 @@ static void test_round_trip(void)
         CU_ASSERT(config.sliding_window == again.sliding_window);
         CU_ASSERT(memcmp(config.windowed, again.windowed,
                          sizeof(config.windowed)) == 0);
-        CU_ASSERT(memcmp(&config.rope_scaling, &again.rope_scaling,
-                         sizeof(config.rope_scaling)) == 0);
+        CU_ASSERT(config.rope_scaling.type == again.rope_scaling.type);
+        CU_ASSERT(config.rope_scaling.factor == again.rope_scaling.factor);
         CU_ASSERT(config.attention_bias == again.attention_bias);
         CU_ASSERT(config.head_dim == again.head_dim);
         CU_ASSERT(config.initializer_range == again.initializer_range);
@@ -293,6 +293,105 @@ static void test_round_trip(void)
                   fm_engine_config_param_count(&again));
         fm_json_drop(json);
         fm_json_drop(twice);
+    }
+}
+
+static const char *const hostile_values[] = {
+    "0",
+    "-1",
+    "1",
+    "3",
+    "2147483648",
+    "9007199254740993",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "1e300",
+    "-1e300",
+    "1e-320",
+    "0.5",
+    "\"x\"",
+    "[]",
+    "[1]",
+    "[\"full_attention\"]",
+    "{}",
+    "{\"rope_type\": 3}",
+    "{\"type\": \"linear\", \"factor\": 1e300}",
+    "{" LLAMA3 "}",
+    "{\"type\": \"llama3\", \"factor\": 2, \"low_freq_factor\": 1e-320}",
+    "null",
+    "true",
+    "false"};
+static const char *const hostile_keys[] = {"model_type",
+                                           "vocab_size",
+                                           "hidden_size",
+                                           "intermediate_size",
+                                           "num_hidden_layers",
+                                           "num_attention_heads",
+                                           "num_key_value_heads",
+                                           "head_dim",
+                                           "max_position_embeddings",
+                                           "rope_theta",
+                                           "rms_norm_eps",
+                                           "initializer_range",
+                                           "rope_scaling",
+                                           "rope_parameters",
+                                           "original_max_position_embeddings",
+                                           "sliding_window",
+                                           "use_sliding_window",
+                                           "max_window_layers",
+                                           "layer_types",
+                                           "tie_word_embeddings",
+                                           "attention_bias",
+                                           "mlp_bias",
+                                           "hidden_act",
+                                           "attention_dropout",
+                                           "partial_rotary_factor",
+                                           "quantization_config"};
+
+/* One key at a time replaced by what nobody should write: a refusal with a
+ * reason, or a configuration within its limits. */
+static void test_hostile_values(void)
+{
+    static const char *const bases[] = {
+        "{" HEADS "}", "{" HEADS TYPE("mistral") ", \"sliding_window\": 4}",
+        "{" HEADS TYPE("qwen2") ", \"use_sliding_window\": true, "
+                                "\"max_window_layers\": 1}",
+        "{" HEADS TYPE("qwen3") ", \"rope_scaling\": {\"type\": \"linear\", "
+                                "\"factor\": 2}}"};
+
+    for (size_t i = 0; i < FM_COUNT_OF(bases) * FM_COUNT_OF(hostile_keys) *
+                               FM_COUNT_OF(hostile_values);
+         i++) {
+        const char *value = hostile_values[i % FM_COUNT_OF(hostile_values)];
+        const char *key = hostile_keys[i / FM_COUNT_OF(hostile_values) %
+                                       FM_COUNT_OF(hostile_keys)];
+        const char *base =
+            bases[i / FM_COUNT_OF(hostile_values) / FM_COUNT_OF(hostile_keys)];
+        fm_engine_config_t config = {0};
+        fm_error_t err = {0};
+        char *wrapped = fm_asprintf("[%s]", value);
+        fm_json_t *json = NULL;
+        fm_json_t *list = NULL;
+        FM_ASSERT_OK(fm_json_parse(base, strlen(base), "base", &json, &err),
+                     &err);
+        FM_ASSERT_OK(
+            fm_json_parse(wrapped, strlen(wrapped), "value", &list, &err),
+            &err);
+        FM_ASSERT_OK(fm_json_set(json, key, fm_json_keep(fm_json_at(list, 0))),
+                     &err);
+        if (fm_engine_config_parse(json, &config, &err) < 0) {
+            CU_ASSERT(strncmp(err.text, "config: ", 8) == 0);
+        } else {
+            CU_ASSERT(fm_engine_config_param_count(&config) <=
+                      FM_ENGINE_PARAM_LIMIT);
+            CU_ASSERT(fm_engine_rope_rate(&config, config.head_dim / 2 - 1) >
+                      0);
+            CU_ASSERT(fm_engine_layer_heads(&config, 0).window <= (size_t)1
+                                                                      << 30);
+        }
+        fm_json_drop(json);
+        fm_json_drop(list);
+        free(wrapped);
     }
 }
 
@@ -322,6 +421,7 @@ int main(void)
         {"absent keys", test_absent},
         {"rotations, old and new form", test_rope_forms},
         {"round trip", test_round_trip},
+        {"hostile values", test_hostile_values},
         {"by hand", test_by_hand},
     };
 

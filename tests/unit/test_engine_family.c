@@ -354,6 +354,65 @@ static void test_gradient(void)
     }
 }
 
+/* The adapter's gradient over a frozen model, with dropout. */
+static void adapter_gradient(struct reference *r, unsigned flags,
+                             const fm_engine_adapter_t *adapter, float *grads)
+{
+    const fm_engine_dropout_t dropout = {.key = 5, .first_row = 3};
+    fm_engine_pass_t *pass = NULL;
+    struct packed p;
+
+    pack(&r->samples, &p);
+    const fm_engine_batch_t batch = {
+        .tokens = p.tokens, .offsets = p.offsets, .count = r->samples.count};
+    FM_ASSERT_OK(fm_engine_pass_create(r->model, flags, &pass, &r->err),
+                 &r->err);
+    fm_engine_pass_set_adapter(pass, adapter);
+    fm_engine_pass_set_adapter_grads(pass, grads);
+    fm_engine_pass_set_dropout(pass, &dropout);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r->err),
+                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_head(pass, p.rows, p.targets, p.scales, p.count,
+                                     NULL, p.logp, &r->err),
+                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_backward(pass, NULL, &r->err), &r->err);
+    fm_engine_pass_destroy(pass);
+}
+
+/* What is computed twice has the same dropout both times. */
+static void test_checkpointed_adapter(void)
+{
+    const fm_engine_adapter_config_t config = {
+        .rank = 3, .alpha = 6, .dropout = 0.3, .targets = 127};
+
+    for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
+        struct reference r;
+        fm_engine_adapter_t *adapter = NULL;
+
+        reference_open(&r, names[n]);
+        FM_ASSERT_OK(
+            fm_engine_adapter_create(&config, r.model, &adapter, &r.err),
+            &r.err);
+        size_t size = fm_engine_adapter_size(adapter);
+        float *grads = fm_calloc(size, sizeof(*grads));
+        float *again = fm_calloc(size, sizeof(*again));
+        CU_ASSERT_FATAL(grads && again);
+        weights_fill("adapter", grads, size);
+        FM_ASSERT_OK(fm_engine_adapter_write(adapter, 0, size, grads, &r.err),
+                     &r.err);
+        memset(grads, 0, size * sizeof(*grads));
+        adapter_gradient(&r, FM_ENGINE_PASS_TRAIN, adapter, grads);
+        adapter_gradient(&r, FM_ENGINE_PASS_TRAIN | FM_ENGINE_PASS_CHECKPOINT,
+                         adapter, again);
+        CU_ASSERT(grads[0] != 0 && isfinite(grads[0]));
+        CU_ASSERT(memcmp(grads, again, size * sizeof(*grads)) == 0);
+        free(grads);
+        free(again);
+        fm_engine_adapter_destroy(adapter);
+        reference_close(&r);
+    }
+}
+
 static fm_engine_train_options_t options_read(const struct reference *r)
 {
     const fm_json_t *o = fm_json_get(r->json, "options");
@@ -382,7 +441,8 @@ static void test_training(void)
         reference_open(&r, names[n]);
         fm_engine_train_options_t options = options_read(&r);
         FM_ASSERT_OK(
-            fm_engine_trainer_create(r.model, &options, &trainer, &r.err),
+            fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
+                                     &options, &trainer, &r.err),
             &r.err);
         size_t size = fm_engine_model_size(r.model);
         float *host = fm_malloc(size * sizeof(*host));
@@ -436,14 +496,102 @@ static void test_greedy(void)
     }
 }
 
+/* A prompt's continuation has the same bits alone and among others. */
+static void test_alone_or_together(void)
+{
+    for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
+        struct reference r;
+        fm_engine_prompt_t prompts[MAX_SAMPLES] = {{0}};
+        fm_engine_completion_t together[MAX_SAMPLES] = {{0}};
+        const fm_engine_generate_options_t options = {
+            .max_new_tokens = 15, .temperature = 0.8, .seed = 3};
+
+        reference_open(&r, names[n]);
+        size_t count = r.samples.count;
+        for (size_t i = 0; i < count; i++) {
+            prompts[i].tokens = r.samples.tokens[i];
+            prompts[i].count = r.samples.items[i].count;
+        }
+        FM_ASSERT_OK(fm_engine_generate(r.model, prompts, count, &options,
+                                        together, &r.err),
+                     &r.err);
+        for (size_t i = 0; i < count; i++) {
+            const fm_engine_completion_t *a = &together[i];
+            fm_engine_completion_t alone = {0};
+            FM_ASSERT_OK(fm_engine_generate(r.model, &prompts[i], 1, &options,
+                                            &alone, &r.err),
+                         &r.err);
+            CU_ASSERT(alone.count == 15 && a->count == 15);
+            CU_ASSERT(memcmp(alone.tokens, a->tokens, 15 * sizeof(int32_t)) ==
+                      0);
+            CU_ASSERT(memcmp(alone.logp, a->logp, 15 * sizeof(float)) == 0);
+            fm_engine_completion_fini(&alone);
+            fm_engine_completion_fini(&together[i]);
+        }
+        reference_close(&r);
+    }
+}
+
+/* Mean and deviation of a tensor that was just started. */
+static void check_start(const fm_engine_param_t *param, const float *values,
+                        double deviation)
+{
+    double sum = 0;
+    double squares = 0;
+    double count = (double)param->count;
+
+    for (size_t i = 0; i < param->count; i++) {
+        sum += (double)values[i];
+        squares += (double)values[i] * (double)values[i];
+    }
+    if (param->rank == 1) {
+        double all = strstr(param->name, ".bias") ? 0 : 1;
+        CU_ASSERT(sum == all * count && squares == all * count);
+        return;
+    }
+    CU_ASSERT(fabs(sum / count) < 5 * deviation / sqrt(count));
+    CU_ASSERT(fabs(sqrt(squares / count) / deviation - 1) < 5 / sqrt(count));
+}
+
+static void test_start_values(void)
+{
+    for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
+        struct reference r;
+        fm_engine_model_t *model = NULL;
+        size_t count = 0;
+
+        reference_open(&r, names[n]);
+        fm_engine_config_t config = *fm_engine_model_config(r.model);
+        config.initializer_range = 0.3;
+        double residual = 0.3 / sqrt(2.0 * (double)config.num_hidden_layers);
+        FM_ASSERT_OK(fm_engine_model_create(&config, r.be, &model, &r.err),
+                     &r.err);
+        FM_ASSERT_OK(fm_engine_model_init(model, 11, &r.err), &r.err);
+        const fm_engine_param_t *params = fm_engine_model_params(model, &count);
+        for (size_t i = 0; i < count; i++) {
+            bool writes = strstr(params[i].name, "o_proj") ||
+                          strstr(params[i].name, "down_proj");
+            check_start(&params[i],
+                        fm_engine_model_data(model) + params[i].offset,
+                        writes ? residual : 0.3);
+        }
+        fm_engine_model_destroy(model);
+        reference_close(&r);
+    }
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
         {"configuration as saved", test_saved_config},
         {"logits", test_logits},
         {"gradients, plain and checkpointed", test_gradient},
+        {"checkpointing with an adapter and dropout",
+         test_checkpointed_adapter},
         {"ten AdamW steps", test_training},
         {"greedy decoding", test_greedy},
+        {"decoding alone or together", test_alone_or_together},
+        {"start values", test_start_values},
     };
 
     return fm_test_main("engine against transformers", cases,

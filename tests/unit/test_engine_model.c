@@ -326,7 +326,8 @@ static void test_out_of_memory(void)
             (rc = fm_engine_model_create(&fixture_config, be, &model, &err)) >=
                 0 &&
             (rc = fm_engine_model_init(model, 1, &err)) >= 0 &&
-            (rc = fm_engine_trainer_create(model, NULL, &trainer, &err)) >= 0) {
+            (rc = fm_engine_trainer_create(&(fm_engine_parts_t){.model = model},
+                                           NULL, &trainer, &err)) >= 0) {
             rc = fm_engine_trainer_sft(trainer, &sample, 1, NULL, &err);
         }
         worked = rc >= 0;

@@ -395,7 +395,8 @@ static void test_rlhf_work(void)
         "\"initializer_range\":0.02},\"seed\":7},\"training\":{"
         "\"learning_rate\":0.001,\"batch_size\":4,"
         "\"gradient_accumulation_steps\":1,\"num_train_epochs\":null,"
-        "\"steps\":20,\"max_seq_length\":128,\"warmup_steps\":0,\"schedule\":"
+        "\"steps\":20,\"max_seq_length\":128,\"truncate\":false,\"warmup_"
+        "steps\":0,\"schedule\":"
         "\"constant\",\"weight_decay\":0,\"max_grad_norm\":1,\"adam_beta1\":"
         "0.9,\"adam_beta2\":0.999,\"adam_epsilon\":1e-8,\"seed\":7,"
         "\"warmup_ratio\":null,\"min_learning_rate\":0}}",
@@ -410,7 +411,8 @@ static void test_rlhf_work(void)
         CU_ASSERT(fm_workflow_trial_node(wf, t, "dpo/reference", &reference));
         expect_work(wf, reference, &up,
                     "{\"model\":{\"digest\":\"" MODEL_A
-                    "\"},\"max_seq_length\":null,\"tokens\":false}",
+                    "\"},\"max_seq_length\":null,\"truncate\":false,"
+                    "\"tokens\":false}",
                     "[{\"prompt\":\"p\",\"completion\":\"c\"},{\"prompt\":"
                     "\"p\",\"completion\":\"r\"}]");
         put_result(&up, reference,

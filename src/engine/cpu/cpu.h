@@ -51,6 +51,10 @@ void fm_engine_cpu_linear_forward(fm_engine_backend_t *be, float *out,
 void fm_engine_cpu_linear_rows(fm_engine_backend_t *be, float *out,
                                const float *x, const float *weight, size_t rows,
                                size_t k, size_t n, bool add);
+/** linear_rows with rows of @p out @p ldo floats apart. */
+void fm_engine_cpu_linear_strided(float *out, size_t ldo, const float *x,
+                                  const float *weight, size_t rows, size_t k,
+                                  size_t n, bool add);
 void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
@@ -85,14 +89,17 @@ void fm_engine_cpu_attention_backward(fm_engine_backend_t *be, float *dqkv,
                                       const fm_engine_heads_t *heads);
 void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
                                const fm_engine_cache_t *cache, const float *qkv,
-                               const int32_t *slots, const int32_t *positions,
-                               size_t rows, const fm_engine_heads_t *heads);
-void fm_engine_cpu_attention_decode(fm_engine_backend_t *be, float *out,
-                                    const float *qkv,
-                                    const fm_engine_cache_t *cache,
-                                    const int32_t *slots,
-                                    const int32_t *positions, size_t rows,
-                                    const fm_engine_heads_t *heads);
+                               const fm_engine_paging_t *paging, size_t rows,
+                               const fm_engine_heads_t *heads);
+void fm_engine_cpu_attention_pages(fm_engine_backend_t *be, float *out,
+                                   const float *qkv,
+                                   const fm_engine_cache_t *cache,
+                                   const fm_engine_paging_t *paging,
+                                   size_t rows, const fm_engine_heads_t *heads);
+void fm_engine_cpu_lora_rows(fm_engine_backend_t *be, float *out, size_t ldo,
+                             const float *x, size_t rows, size_t k, size_t n,
+                             const fm_engine_lora_t *adapters,
+                             const int32_t *which);
 void fm_engine_cpu_swiglu_forward(fm_engine_backend_t *be, float *out,
                                   const float *gate_up, size_t rows,
                                   size_t width);

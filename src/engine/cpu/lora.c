@@ -3,6 +3,7 @@
 #include <cblas.h>
 
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/vec.h"
 
 /* c[m, n] (ldc) = beta·c + alpha · op(a) · op(b), row-major. */
 static void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, size_t m, size_t n,
@@ -54,6 +55,7 @@ void fm_engine_cpu_lora_backward(fm_engine_backend_t *be, float *dx, float *da,
     }
 }
 
+FM_VEC_CLONES
 void fm_engine_cpu_dropout(fm_engine_backend_t *be, float *out, const float *x,
                            const fm_engine_mask_t *mask, size_t rows,
                            size_t width, bool add)

@@ -112,6 +112,7 @@ static fm_status_t task_init(struct task *t, const fm_wf_resolver_t *r)
 
 struct batch {
     size_t *positions; /* [prompts] of the records in the data */
+    uint64_t *epochs;  /* [prompts] */
     fm_json_t **records;
     size_t count;
 };
@@ -123,6 +124,7 @@ static void batch_fini(struct batch *batch)
     }
     free(batch->records);
     free(batch->positions);
+    free(batch->epochs);
 }
 
 /* Fisher–Yates over @p n positions, as data_retrieval does. */
@@ -143,7 +145,7 @@ static void permute(size_t *order, size_t n, uint64_t seed)
 }
 
 /* Positions of iteration i in the endless sequence of epochs (W55). */
-static fm_status_t pick(const struct task *t, size_t n, size_t *positions)
+static fm_status_t pick(const struct task *t, size_t n, struct batch *batch)
 {
     size_t *order = fm_calloc(n, sizeof(*order));
     uint64_t first = (uint64_t)(t->iteration - 1) * t->prompts;
@@ -160,7 +162,8 @@ static fm_status_t pick(const struct task *t, size_t n, size_t *positions)
                                    (unsigned long long)epoch));
             shuffled = epoch;
         }
-        positions[i] = order[(first + i) % n];
+        batch->positions[i] = order[(first + i) % n];
+        batch->epochs[i] = epoch;
     }
     free(order);
     return FM_OK;
@@ -180,11 +183,12 @@ static fm_status_t batch_read(const struct task *t, struct batch *batch)
     batch->count = t->prompts;
     batch->positions = fm_calloc(batch->count, sizeof(size_t));
     batch->records = fm_calloc(batch->count, sizeof(fm_json_t *));
-    if (!batch->positions || !batch->records) {
+    batch->epochs = fm_calloc(batch->count, sizeof(uint64_t));
+    if (!batch->positions || !batch->epochs || !batch->records) {
         rc = no_memory(t->r);
         goto out;
     }
-    rc = pick(t, all.count, batch->positions);
+    rc = pick(t, all.count, batch);
     for (size_t i = 0; i < batch->count && rc == FM_OK; i++) {
         rc = fm_wf_record_at(t->r, &all, batch->positions[i],
                              &batch->records[i]);
@@ -309,10 +313,11 @@ static fm_status_t rollout_work(const struct task *t, fm_json_t *params,
         rc = fm_wf_prompt_make(&sampler, batch.positions[i], batch.records[i],
                                &item);
         if (rc == FM_OK && drawn &&
-            fm_json_set(
-                item, "seed",
-                fm_json_int(draw("rollout:%lld:%u:%zu", (long long)t->seed,
-                                 t->iteration, batch.positions[i]))) < 0) {
+            fm_json_set(item, "seed",
+                        fm_json_int(draw("rollout:%lld:%u:%llu:%zu",
+                                         (long long)t->seed, t->iteration,
+                                         (unsigned long long)batch.epochs[i],
+                                         batch.positions[i]))) < 0) {
             item = fm_json_drop(item);
         }
         if (rc == FM_OK && fm_json_append(items, item) < 0) {
@@ -362,7 +367,8 @@ static fm_json_t *judged_item(const fm_json_t *prompt, const fm_json_t *rollout,
     if (!item || fm_json_set(item, "prompt", fm_json_keep(text)) < 0 ||
         fm_json_set(item, "completion",
                     fm_json_keep(fm_json_get(one, "text"))) < 0 ||
-        (!scored && fm_json_set(item, "record", fm_json_keep(record)) < 0)) {
+        (!scored && fm_json_is(record, FM_JSON_OBJECT) &&
+         fm_json_set(item, "record", fm_json_keep(record)) < 0)) {
         return fm_json_drop(item);
     }
     return item;
@@ -436,6 +442,7 @@ static fm_status_t reference_work(const struct task *t, fm_json_t *params,
 
     if (rc < 0 || (rc = read_rollouts(t, &rollouts)) < 0 ||
         (rc = fm_wf_set(t->r, params, "max_seq_length", fm_json_null())) < 0 ||
+        (rc = fm_wf_set(t->r, params, "truncate", fm_json_bool(false))) < 0 ||
         (rc = fm_wf_set(t->r, params, "tokens", fm_json_bool(true))) < 0) {
         return rc;
     }

@@ -194,6 +194,9 @@ static fm_status_t put_reward(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_status_t rc = fm_wf_reward_params(r, fm_wf_reward_at(r->node->tree, 0),
                                          &reward, &adapter, &weight);
 
+    if (rc == FM_OK && fm_json_get(reward, "model")) {
+        rc = fm_wf_set(r, reward, "kind", fm_json_string("model"));
+    }
     if (rc == FM_OK && adapter) {
         rc = fm_wf_set(r, reward, "adapter", fm_json_keep(adapter));
     }

@@ -409,8 +409,9 @@ static fm_status_t add_reference_node(fm_workflow_t *wf,
                                       const fm_wf_source_t *source)
 {
     static const char *const terms[] = {"model", "data", "seed"};
-    const fm_wf_value_t *length =
-        fm_wf_get(fm_wf_get(owner->tree, "training"), "max_seq_length");
+    const fm_wf_value_t *training = fm_wf_get(owner->tree, "training");
+    const fm_wf_value_t *length = fm_wf_get(training, "max_seq_length");
+    const fm_wf_value_t *truncate = fm_wf_get(training, "truncate");
     const fm_wf_value_t *tree =
         pick(&wf->arena, owner->tree, terms, FM_COUNT_OF(terms));
     fm_wf_node_private_t node = *owner;
@@ -423,7 +424,9 @@ static fm_status_t add_reference_node(fm_workflow_t *wf,
                   fm_wf_string(&wf->arena, "logprobs", owner->tree),
                   source->err)) < 0 ||
         (length && (rc = put(wf, &tree, "training.max_seq_length", length,
-                             source->err)) < 0)) {
+                             source->err)) < 0) ||
+        (truncate && (rc = put(wf, &tree, "training.truncate", truncate,
+                               source->err)) < 0)) {
         return rc;
     }
     node.task = FM_WF_LOGPROBS;

@@ -272,6 +272,11 @@ static fm_status_t length_param(const fm_wf_resolver_t *r, const char *name,
         rc = fm_wf_set(r, params, "max_seq_length",
                        length ? fm_json_keep(length) : fm_json_null());
     }
+    /* a reference is of the very tokens that are trained on */
+    if (rc == FM_OK && section == &fm_wf_training) {
+        bool truncate = fm_json_get_bool(given, "truncate", false);
+        rc = fm_wf_set(r, params, "truncate", fm_json_bool(truncate));
+    }
     fm_json_drop(given);
     return rc;
 }

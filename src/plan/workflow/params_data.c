@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parameters of data_retrieval and of the data operators (§6.2, §6.15 –
- * §6.18). */
+/* Parameters of data_retrieval and of the data operators (§6.2, §6.11). */
 #include <stdlib.h>
 #include <string.h>
 

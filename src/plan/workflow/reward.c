@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rewards: checks, the published form, parameters (§6.14). */
+/* Rewards: checks, the published form, parameters (§6.12). */
 #include "plan/workflow/reward.h"
 
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 /**
  * @file reward.h
  * The rewards of a node: what scores a completion (docs/spec/workflow.md
- * §6.14).
+ * §6.12).
  */
 #ifndef FM_PLAN_WORKFLOW_REWARD_H
 #define FM_PLAN_WORKFLOW_REWARD_H

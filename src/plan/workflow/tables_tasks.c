@@ -90,6 +90,7 @@ static const fm_wf_key_t training_keys[] = {
     {REAL("num_train_epochs", 1e-6, 1e6)},
     {INT("steps", 1, BIG)},
     {INT("max_seq_length", 2, 1 << 24), .nullable = true},
+    {BOOL("truncate"), .fallback = "false"},
     SCHEDULE,
     OPTIMIZER,
     {REAL("beta", 1e-6, 1000), .fallback = "0.1", .tasks = FM_WF_DPO},

@@ -51,6 +51,11 @@ static fm_json_t *node_json(const fm_run_t *run, uint32_t index,
     if (object && set(object, "name", fm_json_string(node->name)) &&
         set(object, "task", fm_json_string(node->task_type)) &&
         set(object, "trial", text_or_null(node->trial)) &&
+        set(object, "owner",
+            node->internal
+                ? fm_json_string(
+                      fm_workflow_node(run->workflow, node->owner)->name)
+                : fm_json_null()) &&
         set(object, "state",
             fm_json_string(
                 fm_pool_state_name(skipped ? FM_POOL_DONE : info->state))) &&
@@ -277,6 +282,25 @@ static bool set_upstream(const fm_run_t *run, fm_json_t *object,
     return ok;
 }
 
+/* Where a training says which samples each of its steps took. */
+static bool set_table(fm_fabric_t *fabric, const fm_run_t *run, uint32_t index,
+                      uint32_t item, fm_json_t *object)
+{
+    const fm_workflow_node_t *node = fm_workflow_node(run->workflow, index);
+    const fm_key_task_t *task = fm_key_task_find(node->task_type, NULL);
+    fm_json_t *result = NULL, *table = NULL;
+
+    if (!task || task->kind != FM_KEY_TRAINING) {
+        return true;
+    }
+    if (fm_fabric_result(fabric, run, index, &result, NULL) >= 0) {
+        const fm_json_t *one = fm_json_at(fm_json_get(result, "items"), item);
+        table = fm_json_keep(fm_json_path(one, "output.table"));
+    }
+    fm_json_drop(result);
+    return set(object, "table", table ? table : fm_json_null());
+}
+
 static bool set_operator(const fm_run_t *run, uint32_t index, uint32_t item,
                          fm_json_t *object)
 {
@@ -331,6 +355,7 @@ fm_status_t fm_report_lineage(fm_fabric_t *fabric, const fm_run_t *run,
         set(object, "shared",
             fm_json_bool(info.state == FM_POOL_ITEM_SHARED)) &&
         set_execution(object, fm_state_lease(fabric->state, info.lease)) &&
+        set_table(fabric, run, node, item, object) &&
         set_sharers(fabric, object, &info.key) &&
         set_upstream(run, object, fm_workflow_node(run->workflow, node));
     if (!ok) {

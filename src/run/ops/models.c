@@ -22,6 +22,7 @@ typedef struct entry {
     fm_digest_t base; /* of an adapter: its model's manifest */
     fm_ops_model_t model;
     fm_model_adapter_t adapter; /* one of the two is empty */
+    fm_engine_server_t *server; /* of the model, once it was asked for */
     size_t bytes;
     uint64_t used; /* tick of the last use */
 } entry_t;
@@ -49,6 +50,7 @@ fm_status_t fm_ops_models_create(size_t resident_bytes,
 
 static void entry_free(entry_t *entry)
 {
+    fm_engine_server_destroy(entry->server);
     fm_ops_model_fini(&entry->model);
     fm_model_adapter_fini(&entry->adapter);
     free(entry);
@@ -276,6 +278,45 @@ void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
         return;
     }
     *model = (fm_ops_model_t){0};
+}
+
+/* Room for keys and values: a quarter of what may be resident or of what the
+ * model takes. */
+static size_t cache_bytes(const fm_ops_models_t *models, const entry_t *entry)
+{
+    const size_t least = (size_t)64 << 20;
+    size_t largest = models->bytes_max > entry->model.bytes
+                         ? models->bytes_max
+                         : entry->model.bytes;
+
+    return largest / 4 > least ? largest / 4 : least;
+}
+
+fm_status_t fm_ops_server_get(fm_ops_t *ops, const fm_ops_model_t *model,
+                              fm_engine_server_t **server_out, fm_error_t *err)
+{
+    fm_ops_models_t *models = ops->models;
+    entry_t *entry = NULL;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < models->count && !entry; i++) {
+        entry = &models->entries[i]->model == model ? models->entries[i] : NULL;
+    }
+    if (!entry) {
+        return fm_error_set(err, FM_ERR_INTERNAL, "the model is not resident");
+    }
+    if (!entry->server) {
+        const fm_engine_server_options_t options = {
+            .kv_bytes = cache_bytes(models, entry)};
+        do {
+            rc = fm_engine_server_create(model->model, &options, &entry->server,
+                                         err);
+        } while (out_of_memory(rc) && evict_one(models));
+    }
+    if (rc >= 0) {
+        *server_out = entry->server;
+    }
+    return rc;
 }
 
 /* --- adapters ------------------------------------------------------------- */
