@@ -96,6 +96,33 @@ static void test_policy_target_kl(void)
     world_close(&world, true);
 }
 
+/* Figures that are no numbers are null, and the rest is as ever. */
+static void test_policy_huge(void)
+{
+    static const char params[] =
+        "{\"model\":" MODEL ",\"training\":{\"epochs\":2,\"group_size\":2,"
+        "\"learning_rate\":0.01,\"scale_rewards\":true},\"iteration\":1,"
+        "\"iterations\":1}";
+    world_t world = {0};
+    seen_t seen = {0};
+
+    world_open(&world, "w");
+    world_run(&world, "grpo", params,
+              "[{\"state\":null," ROLLOUTS
+              ",\"rewards\":[[1e200,0],[0.75,-0.5]]," REFERENCE "}]",
+              &seen);
+    CU_ASSERT_STRING_EQUAL(seen.error, "");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    fm_json_t *output = json_of(seen.outputs[0]);
+    const fm_json_t *metrics = fm_json_get(output, "metrics");
+    CU_ASSERT(fm_json_is(fm_json_get(metrics, "reward_std"), FM_JSON_NULL));
+    CU_ASSERT(fm_json_is_number(fm_json_get(metrics, "loss")));
+    CU_ASSERT_EQUAL(fm_json_get_real(metrics, "reward_max", 0), 1e200);
+    fm_json_drop(output);
+    seen_fini(&seen);
+    world_close(&world, true);
+}
+
 static void test_policy_refused(void)
 {
     static const struct {
@@ -308,6 +335,7 @@ int main(void)
     static const fm_test_case_t cases[] = {
         {"states", test_policy_state},
         {"target_kl", test_policy_target_kl},
+        {"huge rewards", test_policy_huge},
         {"bad rollouts", test_policy_refused},
         {"rewards rise", test_policy_learns},
     };

@@ -296,6 +296,9 @@ static void test_lora_base(void)
     world_run(&world, "sft", params, "[{\"samples\":[{\"text\":\"other\"}]}]",
               &second);
     CU_ASSERT_PTR_NOT_NULL_FATAL(second.outputs[0]);
+    fm_json_t *resident = fm_ops_resident(world.ops);
+    CU_ASSERT_EQUAL(fm_json_len(resident), 1); /* loaded once for both */
+    fm_json_drop(resident);
     char *base = member_of(first.outputs[0], "model");
     char *same = member_of(second.outputs[0], "model");
     char *adapter = member_of(first.outputs[0], "adapter");
