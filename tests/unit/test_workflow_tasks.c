@@ -538,6 +538,32 @@ static void test_sweep(void)
     fm_workflow_destroy(wf);
 }
 
+/* A reward and an adapter of the base spec do not mix with a node's own. */
+static void test_inherited(void)
+{
+    static const char text[] =
+        HEAD "  taskType: grpo\n"
+             "  model: {source: {identifier: a/b}, adapters: [{path: x}]}\n"
+             "  data: {prompts: [a]}\n"
+             "  reward: {type: regex, pattern: a}\n"
+             "  training: {steps: 1}\n"
+             "  graph: {nodes: [{name: one, spec: {}}, {name: two, spec: "
+             "{reward: {type: length, target: 2}, model: {source: {type: "
+             "name, identifier: c}}}}]}\n";
+    fm_workflow_t *wf = parse(text, strlen(text));
+    const fm_json_t *one = fm_workflow_node(wf, 3)->spec;
+    const fm_json_t *two = fm_workflow_node(wf, 7)->spec;
+
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 3)->name, "one");
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 7)->name, "two");
+    CU_ASSERT_PTR_NOT_NULL(fm_json_path(one, "model.adapters.0"));
+    CU_ASSERT_PTR_NOT_NULL(fm_json_path(one, "reward.pattern"));
+    CU_ASSERT_PTR_NULL(fm_json_path(two, "model.adapters"));
+    CU_ASSERT_PTR_NULL(fm_json_path(two, "reward.pattern"));
+    CU_ASSERT(fm_workflow_file_count(wf) == 3);
+    fm_workflow_destroy(wf);
+}
+
 /* --- faults --------------------------------------------------------------- */
 
 /* Every allocation fails once: an error, no leak, no crash. */
@@ -656,6 +682,7 @@ int main(int argc, char **argv)
         {"what lies outside", test_outside},
         {"refusals", test_refusals},
         {"a judge holds nobody up", test_judge},
+        {"what is inherited whole", test_inherited},
         {"fault: out of memory", test_out_of_memory_parse},
         {"fault: out of memory in expansion", test_out_of_memory_expand},
         {"a sweep over grpo", test_sweep},
