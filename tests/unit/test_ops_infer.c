@@ -283,7 +283,7 @@ static double score_of(const struct stored *s, const int32_t *tokens,
 
     FM_ASSERT_OK(fm_engine_pass_create(s->model.model, false, &pass, &err),
                  &err);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &err), &err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &err), &err);
     FM_ASSERT_OK(fm_engine_pass_hidden(pass, count - 1, 1, state, &err), &err);
     FM_ASSERT_OK(fm_engine_value_read(s->model.score, 0, 16, weight, &err),
                  &err);
