@@ -51,6 +51,11 @@ static fm_json_t *node_json(const fm_run_t *run, uint32_t index,
     if (object && set(object, "name", fm_json_string(node->name)) &&
         set(object, "task", fm_json_string(node->task_type)) &&
         set(object, "trial", text_or_null(node->trial)) &&
+        set(object, "owner",
+            node->internal
+                ? fm_json_string(
+                      fm_workflow_node(run->workflow, node->owner)->name)
+                : fm_json_null()) &&
         set(object, "state",
             fm_json_string(
                 fm_pool_state_name(skipped ? FM_POOL_DONE : info->state))) &&

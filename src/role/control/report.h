@@ -13,8 +13,8 @@
 
 /**
  * The summary of a run:
- *   {"workflow", "name", "state", "nodes": [{"name", "task", "trial", "state",
- *    "items", "ran", "shared", "skipped", "error"}],
+ *   {"workflow", "name", "state", "nodes": [{"name", "task", "trial", "owner",
+ *    "state", "items", "ran", "shared", "skipped", "error"}],
  *    "operators": {"planned", "ran", "shared", "failed"},
  *    "metrics": {node: {metric: number}}, "trials": [{"trial", "values",
  *    "metrics"}]}
