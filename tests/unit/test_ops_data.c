@@ -418,10 +418,11 @@ static void test_split_strata(void)
     fm_json_drop(output);
     /* Strata of one record each: rounding is carried, not lost. */
     fm_buf_clear(&text);
-    fm_buf_add_str(&text, "{\"records\":[0,1,2,3,4,5,6,7,8,9]}");
+    fm_buf_add_str(&text, "{\"records\":[\"a\",\"b\",\"c\",\"d\",\"e\","
+                          "\"f\",\"g\",\"h\",\"i\",\"j\"]}");
     output = output_of(
         &world, "split",
-        "{\"stratify\":\"missing\",\"parts\":[{\"name\":\"a\",\"fraction\":"
+        "{\"stratify\":\"text\",\"parts\":[{\"name\":\"a\",\"fraction\":"
         "0.5},{\"name\":\"b\"}]}",
         fm_buf_cstr(&text));
     CU_ASSERT_EQUAL(fm_json_int_or(fm_json_path(output, "report.sizes.a"), 0),
