@@ -417,7 +417,9 @@ static value_t function_strftime(state_t *state, const args_t *args)
                              directive ? directive : ' ');
         }
     }
-    if (!state->failed) {
+    if (text.failed) {
+        fm_template_fail(state, FM_ERR_NO_MEMORY, "out of memory");
+    } else if (!state->failed) {
         value = fm_template_text(state, fm_buf_cstr(&text));
     }
     fm_buf_fini(&text);
