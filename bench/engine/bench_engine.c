@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tokens per CPU second of fine-tuning, preference optimisation and decoding
- * on one thread, beside PyTorch doing the same in turns.  CPU time: what else
- * the machine does counts for neither side.
+ * Tokens per CPU second of fine-tuning, preference optimisation, decoding and
+ * embedding on one thread, beside PyTorch doing the same in turns; and of
+ * serving many adapters and common prefixes, beside ourselves without.  CPU
+ * time: what else the machine does counts for neither side.
  * usage: bench_engine [ROUNDS]
  */
 #include <spawn.h>
@@ -18,10 +19,11 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/generate.h"
+#include "engine/score.h"
 #include "engine/train.h"
 #include "report/report.h"
 
-enum { BATCH_MAX = 16, SEQ_MAX = 256, ROUNDS = 5 };
+enum { BATCH_MAX = 32, SEQ_MAX = 256, ADAPTERS = 8, ROUNDS = 5 };
 
 extern char **environ;
 
@@ -32,27 +34,32 @@ struct shape {
     size_t batch;  /* sequences; half as many pairs */
     size_t seq;    /* tokens of each */
     size_t prompt; /* of them; the rest is decoded, or chosen and rejected */
+    bool train;
 };
 
-#define SHAPE(hidden, layers, intermediate)                                    \
+#define SHAPE(vocab, hidden, layers, intermediate)                             \
     {                                                                          \
-        .vocab_size = 260, .hidden_size = (hidden),                            \
+        .vocab_size = (vocab), .hidden_size = (hidden),                        \
         .intermediate_size = (intermediate), .num_hidden_layers = (layers),    \
         .num_attention_heads = (hidden) / 32,                                  \
         .num_key_value_heads = (hidden) / 32, .max_position_embeddings = 512,  \
     }
 
 static const struct shape shapes[] = {
-    {"128x5", SHAPE(128, 5, 344), 8, 256, 128},
-    {"demo_128x4", SHAPE(128, 4, 384), 16, 192, 64},
-    {"256x6", SHAPE(256, 6, 688), 8, 256, 128},
+    {"128x5", SHAPE(260, 128, 5, 344), 8, 256, 128, true},
+    {"demo_128x4", SHAPE(260, 128, 4, 384), 16, 192, 64, true},
+    {"256x6", SHAPE(260, 256, 6, 688), 8, 256, 128, true},
+    {"1024x6", SHAPE(8192, 1024, 6, 2816), 8, 96, 64, false},
 };
 
 /* What one shape runs on. */
 struct subject {
     const struct shape *shape;
+    size_t batch; /* of the task at hand */
     fm_engine_model_t *model;
-    fm_engine_trainer_t *trainer;
+    fm_engine_trainer_t *trainer; /* NULL where nothing is trained */
+    fm_engine_scorer_t *scorer;
+    fm_engine_adapter_t *adapters[ADAPTERS];
 };
 
 static int32_t tokens[BATCH_MAX][SEQ_MAX];
@@ -89,34 +96,143 @@ static fm_status_t dpo_step(struct subject *s, size_t *tokens_out,
         pairs[i].rejected_count = s->shape->seq - prompt;
     }
     *tokens_out = s->shape->batch * s->shape->seq;
-    return fm_engine_trainer_dpo(s->trainer, pairs, count, 0.1, NULL, err);
+    return fm_engine_trainer_dpo(s->trainer, pairs, count,
+                                 &(fm_engine_dpo_options_t){.beta = 0.1}, NULL,
+                                 err);
+}
+
+/* Continue prompts, in a cache of their own. */
+static fm_status_t prompts_run(const struct subject *s,
+                               const fm_engine_prompt_t *prompts, size_t count,
+                               size_t fresh, fm_error_t *err)
+{
+    fm_engine_completion_t done[BATCH_MAX] = {{0}};
+    const fm_engine_generate_options_t options = {.max_new_tokens = fresh,
+                                                  .max_batch = count};
+    fm_status_t rc =
+        fm_engine_generate(s->model, prompts, count, &options, done, err);
+
+    for (size_t i = 0; i < count; i++) {
+        fm_engine_completion_fini(&done[i]);
+    }
+    return rc;
 }
 
 static fm_status_t decode_step(struct subject *s, size_t *tokens_out,
                                fm_error_t *err)
 {
     fm_engine_prompt_t prompts[BATCH_MAX];
-    fm_engine_completion_t done[BATCH_MAX] = {{0}};
     size_t fresh = s->shape->seq - s->shape->prompt;
-    const fm_engine_generate_options_t options = {.max_new_tokens = fresh};
 
-    for (size_t i = 0; i < s->shape->batch; i++) {
+    for (size_t i = 0; i < s->batch; i++) {
         prompts[i] = (fm_engine_prompt_t){.tokens = tokens[i],
                                           .count = s->shape->prompt};
     }
-    fm_status_t rc = fm_engine_generate(s->model, prompts, s->shape->batch,
-                                        &options, done, err);
-    for (size_t i = 0; i < s->shape->batch; i++) {
-        fm_engine_completion_fini(&done[i]);
+    *tokens_out = s->batch * fresh;
+    return prompts_run(s, prompts, s->batch, fresh, err);
+}
+
+static fm_status_t embed_step(struct subject *s, size_t *tokens_out,
+                              fm_error_t *err)
+{
+    float vector[1024];
+    fm_status_t rc = FM_OK;
+
+    *tokens_out = s->batch * s->shape->seq;
+    for (size_t i = 0; rc >= 0 && i < s->batch; i++) {
+        rc = fm_engine_embed(s->scorer, tokens[i], s->shape->seq,
+                             FM_ENGINE_POOL_MEAN, true, vector, err);
     }
-    *tokens_out = s->shape->batch * fresh;
     return rc;
 }
 
+/* A prompt for each adapter: together, or one after the other. */
+static fm_status_t adapters_run(struct subject *s, bool together,
+                                size_t *tokens_out, fm_error_t *err)
+{
+    fm_engine_prompt_t prompts[ADAPTERS];
+    size_t fresh = s->shape->seq - s->shape->prompt;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < ADAPTERS; i++) {
+        prompts[i] = (fm_engine_prompt_t){.tokens = tokens[i],
+                                          .count = s->shape->prompt,
+                                          .adapter = s->adapters[i]};
+    }
+    *tokens_out = ADAPTERS * fresh;
+    if (together) {
+        return prompts_run(s, prompts, ADAPTERS, fresh, err);
+    }
+    for (size_t i = 0; rc >= 0 && i < ADAPTERS; i++) {
+        rc = prompts_run(s, &prompts[i], 1, fresh, err);
+    }
+    return rc;
+}
+
+static fm_status_t adapters_together(struct subject *s, size_t *tokens_out,
+                                     fm_error_t *err)
+{
+    return adapters_run(s, true, tokens_out, err);
+}
+
+static fm_status_t adapters_apart(struct subject *s, size_t *tokens_out,
+                                  fm_error_t *err)
+{
+    return adapters_run(s, false, tokens_out, err);
+}
+
+/* Prompts of one sequence's length, the first three quarters the same. */
+static fm_status_t prefix_run(struct subject *s, bool shared,
+                              size_t *tokens_out, fm_error_t *err)
+{
+    static int32_t texts[BATCH_MAX][SEQ_MAX];
+    fm_engine_prompt_t prompts[BATCH_MAX];
+    size_t common = shared ? s->shape->seq * 3 / 4 : 0;
+
+    for (size_t i = 0; i < s->batch; i++) {
+        memcpy(texts[i], tokens[i], sizeof(texts[i]));
+        memcpy(texts[i], tokens[0], common * sizeof(texts[i][0]));
+        prompts[i] =
+            (fm_engine_prompt_t){.tokens = texts[i], .count = s->shape->seq};
+    }
+    *tokens_out = s->batch * s->shape->seq;
+    return prompts_run(s, prompts, s->batch, 1, err);
+}
+
+static fm_status_t prefix_shared(struct subject *s, size_t *tokens_out,
+                                 fm_error_t *err)
+{
+    return prefix_run(s, true, tokens_out, err);
+}
+
+static fm_status_t prefix_apart(struct subject *s, size_t *tokens_out,
+                                fm_error_t *err)
+{
+    return prefix_run(s, false, tokens_out, err);
+}
+
+typedef fm_status_t step_fn(struct subject *s, size_t *tokens_out,
+                            fm_error_t *err);
+
 static const struct task {
     const char *name;
-    fm_status_t (*step)(struct subject *s, size_t *tokens_out, fm_error_t *err);
-} tasks[] = {{"sft", sft_step}, {"dpo", dpo_step}, {"decode", decode_step}};
+    const char *peer_task; /* of torch_peer.py; NULL: compared with ourselves */
+    step_fn *step;
+    step_fn *other; /* ourselves in the other way, and its name */
+    const char *other_name;
+    size_t batch; /* 0: the shape's */
+    bool train;
+} tasks[] = {
+    {"sft", "sft", sft_step, NULL, NULL, 0, true},
+    {"dpo", "dpo", dpo_step, NULL, NULL, 0, true},
+    {"decode", "decode", decode_step, NULL, NULL, 0, false},
+    {"decode_1", "decode", decode_step, NULL, NULL, 1, false},
+    {"decode_32", "decode", decode_step, NULL, NULL, 32, false},
+    {"embed", "embed", embed_step, NULL, NULL, 0, false},
+    {"adapters_8", NULL, adapters_together, adapters_apart, "one_by_one", 0,
+     false},
+    {"prefix_16", NULL, prefix_shared, prefix_apart, "unshared", 16, false},
+};
 
 /* --- the peer ------------------------------------------------------------ */
 
@@ -177,9 +293,10 @@ static void peer_start(struct peer *peer)
 }
 
 /* One step of the peer; 0 when it failed. */
-static double peer_rate(struct peer *peer, const struct shape *shape,
+static double peer_rate(struct peer *peer, const struct subject *s,
                         const char *task)
 {
+    const struct shape *shape = s->shape;
     const fm_engine_config_t *c = &shape->config;
     char line[80] = "";
     char *question = fm_asprintf(
@@ -190,7 +307,7 @@ static double peer_rate(struct peer *peer, const struct shape *shape,
         "\"prompt\": %zu}\n",
         task, c->vocab_size, c->hidden_size, c->intermediate_size,
         c->num_hidden_layers, c->num_attention_heads, c->num_key_value_heads,
-        c->max_position_embeddings, shape->batch, shape->seq, shape->prompt);
+        c->max_position_embeddings, s->batch, shape->seq, shape->prompt);
     size_t len = question ? strlen(question) : 0;
     bool ok =
         question &&
@@ -203,15 +320,34 @@ static double peer_rate(struct peer *peer, const struct shape *shape,
 
 /* --- the rounds ---------------------------------------------------------- */
 
-static fm_status_t step_rate(struct subject *s, const struct task *task,
-                             double *rate_out, fm_error_t *err)
+static fm_status_t step_rate(struct subject *s, step_fn *step, double *rate_out,
+                             fm_error_t *err)
 {
     size_t count = 0;
     int64_t begin = fm_clock_cpu_ns();
-    fm_status_t rc = task->step(s, &count, err);
+    fm_status_t rc = step(s, &count, err);
 
     *rate_out = (double)count / ((double)(fm_clock_cpu_ns() - begin) * 1e-9);
     return rc;
+}
+
+/* One round of the other side; 0 when there is none. */
+static fm_status_t other_rate(struct subject *s, const struct task *task,
+                              struct peer *peer, double *rate_out,
+                              fm_error_t *err)
+{
+    *rate_out = 0;
+    if (task->other) {
+        return step_rate(s, task->other, rate_out, err);
+    }
+    if (peer->answers) {
+        *rate_out = peer_rate(peer, s, task->peer_task);
+        if (!(*rate_out > 0)) {
+            return fm_error_set(err, FM_ERR_IO, "%s: the peer failed",
+                                task->name);
+        }
+    }
+    return FM_OK;
 }
 
 /* Round 0 warms up. */
@@ -220,22 +356,22 @@ static fm_status_t task_bench(struct subject *s, const struct task *task,
 {
     fm_bench_series_t ours = {{0}, 0};
     fm_bench_series_t theirs = {{0}, 0};
+    const fm_bench_peer_t other = {task->other ? task->other_name : "torch",
+                                   &theirs};
+    bool compared = task->other || peer->answers;
     fm_status_t rc = FM_OK;
 
+    s->batch = task->batch ? task->batch : s->shape->batch;
     for (size_t i = 0; i <= rounds; i++) {
         double rate = 0;
-        if ((rc = step_rate(s, task, &rate, err)) < 0) {
+        double beside = 0;
+        if ((rc = step_rate(s, task->step, &rate, err)) < 0 ||
+            (rc = other_rate(s, task, peer, &beside, err)) < 0) {
             return rc;
-        }
-        double other =
-            peer->answers ? peer_rate(peer, s->shape, task->name) : 0;
-        if (peer->answers && !(other > 0)) {
-            return fm_error_set(err, FM_ERR_IO, "%s: the peer failed",
-                                task->name);
         }
         if (i > 0) {
             fm_bench_add(&ours, rate);
-            fm_bench_add(&theirs, other);
+            fm_bench_add(&theirs, beside);
         }
     }
     char *name = fm_asprintf("engine.%s_%s", task->name, s->shape->name);
@@ -243,13 +379,28 @@ static fm_status_t task_bench(struct subject *s, const struct task *task,
         return fm_no_memory(err);
     }
     fm_bench_print(name, &ours, "tokens/s", FM_BENCH_MORE,
-                   peer->answers ? &(fm_bench_peer_t){"torch", &theirs} : NULL);
-    if (!peer->answers) {
+                   compared ? &other : NULL);
+    if (!compared) {
         fm_bench_skip(name, "no PyTorch to compare with: apt-get install "
                             "python3-torch, or set FM_TORCH_PYTHON");
     }
     free(name);
     return FM_OK;
+}
+
+static fm_status_t adapters_make(struct subject *s, fm_error_t *err)
+{
+    const fm_engine_adapter_config_t config = {
+        .rank = 8, .alpha = 16, .targets = (1U << FM_ENGINE_TARGETS) - 1};
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < ADAPTERS; i++) {
+        rc = fm_engine_adapter_create(&config, s->model, &s->adapters[i], err);
+        if (rc >= 0) {
+            rc = fm_engine_adapter_init(s->adapters[i], i, err);
+        }
+    }
+    return rc;
 }
 
 static fm_status_t shape_bench(const struct shape *shape,
@@ -261,7 +412,11 @@ static fm_status_t shape_bench(const struct shape *shape,
 
     if ((rc = fm_engine_model_create(&shape->config, be, &s.model, err)) < 0 ||
         (rc = fm_engine_model_init(s.model, 1, err)) < 0 ||
-        (rc = fm_engine_trainer_create(s.model, NULL, &s.trainer, err)) < 0) {
+        (shape->train &&
+         (rc = fm_engine_trainer_create(&(fm_engine_parts_t){.model = s.model},
+                                        NULL, &s.trainer, err)) < 0) ||
+        (rc = fm_engine_scorer_create(s.model, &s.scorer, err)) < 0 ||
+        (rc = adapters_make(&s, err)) < 0) {
         goto out;
     }
     (void)printf("%s: hidden %zu, %zu layers, %zu parameters; %zu sequences "
@@ -270,9 +425,15 @@ static fm_status_t shape_bench(const struct shape *shape,
                  shape->config.num_hidden_layers, fm_engine_model_size(s.model),
                  shape->batch, shape->seq, shape->prompt);
     for (size_t t = 0; rc >= 0 && t < FM_COUNT_OF(tasks); t++) {
-        rc = task_bench(&s, &tasks[t], rounds, peer, err);
+        if (shape->train || !tasks[t].train) {
+            rc = task_bench(&s, &tasks[t], rounds, peer, err);
+        }
     }
 out:
+    for (size_t i = 0; i < ADAPTERS; i++) {
+        fm_engine_adapter_destroy(s.adapters[i]);
+    }
+    fm_engine_scorer_destroy(s.scorer);
     fm_engine_trainer_destroy(s.trainer);
     fm_engine_model_destroy(s.model);
     return rc;

@@ -3,7 +3,7 @@
 """The same work as bench_engine, by PyTorch on one CPU thread.
 
 Prints a line with its version, then answers every line of standard input, a
-JSON object with the shape and a "task" (sft, dpo or decode), with one line:
+JSON object with the shape and a "task" (sft, dpo, decode or embed), with one line:
 the tokens per CPU second of one step.  Exits 77 without PyTorch.
 """
 import json
@@ -91,13 +91,16 @@ class Model(nn.Module):
         self.sin = torch.cat((angle.sin(), angle.sin()), -1)
 
     def forward(self, tokens, caches=None, begin=0):
+        return self.head(self.states(tokens, caches, begin))
+
+    def states(self, tokens, caches=None, begin=0):
         t = tokens.shape[1]
         turn = (self.cos[begin:begin + t], self.sin[begin:begin + t])
         mask = torch.full((t, t), -torch.inf).triu(1) if t > 1 else None
         x = self.embed(tokens)
         for i, layer in enumerate(self.layers):
             x = layer(x, turn, mask, caches[i] if caches else None)
-        return self.head(self.norm(x))
+        return self.norm(x)
 
 
 class Bench:
@@ -128,6 +131,11 @@ class Bench:
         logp = torch.log_softmax(logits, -1).gather(
             -1, self.data[:, first + 1:, None]).sum((1, 2))
         self.step(-F.logsigmoid(0.1 * (logp[0::2] - logp[1::2])).mean())
+        return self.data.numel()
+
+    @torch.no_grad()
+    def embed(self):
+        F.normalize(self.model.states(self.data).mean(1), dim=-1)
         return self.data.numel()
 
     @torch.no_grad()

@@ -49,10 +49,16 @@ extern const fm_cli_command_t fm_cli_run;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
+extern const fm_cli_command_t fm_cli_explain_miss;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;
 extern const fm_cli_command_t fm_cli_cas_verify;
+extern const fm_cli_command_t fm_cli_model_import;
+extern const fm_cli_command_t fm_cli_model_export;
+extern const fm_cli_command_t fm_cli_model_ls;
+extern const fm_cli_command_t fm_cli_model_show;
+extern const fm_cli_command_t fm_cli_model_rm;
 
 /** Value of an option, NULL when it was not given. */
 const char *fm_cli_option(const fm_cli_args_t *args,
@@ -69,6 +75,14 @@ int fm_cli_print_json(const fm_json_t *value);
 int fm_cli_open_fabric(const fm_cli_args_t *args,
                        const fm_cli_command_t *command,
                        fm_fabric_t **fabric_out);
+
+/** fm_launch_options_t.resolve: imports what a workflow names into the fabric,
+ *  saying on stderr what it did; @p ctx is not used. */
+FM_MUST_USE fm_status_t fm_cli_resolve(void *ctx, const char *dir,
+                                       const fm_workflow_file_t *file,
+                                       const char *path, const char *base,
+                                       fm_digest_t *digest_out,
+                                       fm_error_t *err);
 
 /** "WORKFLOW[/NODE[/ITEM]]", taken apart; node names may hold slashes. */
 typedef struct fm_cli_target {

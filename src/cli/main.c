@@ -13,8 +13,11 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,      &fm_cli_validate, &fm_cli_result,  &fm_cli_lineage,
-    &fm_cli_cas_stat, &fm_cli_cas_ls,   &fm_cli_cas_get, &fm_cli_cas_verify,
+    &fm_cli_run,          &fm_cli_validate,     &fm_cli_result,
+    &fm_cli_lineage,      &fm_cli_explain_miss, &fm_cli_cas_stat,
+    &fm_cli_cas_ls,       &fm_cli_cas_get,      &fm_cli_cas_verify,
+    &fm_cli_model_import, &fm_cli_model_export, &fm_cli_model_ls,
+    &fm_cli_model_show,   &fm_cli_model_rm,
 };
 
 static const char about[] =
@@ -74,7 +77,7 @@ static bool list_commands(const char *prefix, FILE *out)
 
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
         if (strncmp(commands[i]->name, prefix, strlen(prefix)) == 0) {
-            (void)fprintf(out, "  %-12s %s\n", commands[i]->name,
+            (void)fprintf(out, "  %-14s %s\n", commands[i]->name,
                           commands[i]->summary);
             any = true;
         }
@@ -135,9 +138,31 @@ static int man_page(void)
     return FM_EXIT_OK;
 }
 
+/* The first words of all names; of a group of commands, the second ones. */
+static void print_words(const char *group)
+{
+    size_t skip = group ? strlen(group) + 1 : 0;
+
+    for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
+        const char *name = commands[i]->name;
+        size_t len = strcspn(name, " ");
+        if (group) { /* "group word" */
+            if (len == skip - 1 && strncmp(name, group, len) == 0 &&
+                name[len]) {
+                (void)printf("%s ", name + skip);
+            }
+        } else if (i == 0 || strncmp(commands[i - 1]->name, name, len) != 0 ||
+                   commands[i - 1]->name[len] != ' ') {
+            (void)printf("%.*s ", (int)len, name); /* groups stand together */
+        }
+    }
+}
+
 /* Completion for bash, likewise. */
 static int completion(void)
 {
+    static const char *const groups[] = {"cas", "model"};
+
     (void)printf("_flowmesh() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n"
                  "  local words\n  case \"${COMP_WORDS[*]:1:2}\" in\n");
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
@@ -147,9 +172,14 @@ static int completion(void)
         }
         (void)printf("\" ;;\n");
     }
-    (void)printf("  cas*) words=\"stat ls get verify\" ;;\n"
-                 "  *) words=\"run validate result lineage cas --help "
-                 "--version\" ;;\n  esac\n"
+    for (size_t i = 0; i < FM_COUNT_OF(groups); i++) {
+        (void)printf("  %s*) words=\"", groups[i]);
+        print_words(groups[i]);
+        (void)printf("\" ;;\n");
+    }
+    (void)printf("  *) words=\"");
+    print_words(NULL);
+    (void)printf("--help --version\" ;;\n  esac\n"
                  "  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
                  "  [ ${#COMPREPLY[@]} -gt 0 ] || "
                  "COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"

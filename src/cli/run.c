@@ -87,6 +87,10 @@ static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
     if (info.reason == FM_POOL_REASON_UPSTREAM) {
         return; /* the node that failed has been told of */
     }
+    if (fm_workflow_node(state->workflow, node)->internal &&
+        info.state == FM_POOL_DONE) {
+        return; /* its owner is told of; an iteration is seen by its progress */
+    }
     (void)fprintf(stderr, "[%7.1fs] %-9s %-48s %u ran, %u shared\n",
                   elapsed(run), fm_pool_state_name(info.state),
                   fm_workflow_node(state->workflow, node)->name, info.ran,
@@ -94,6 +98,25 @@ static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
     if (info.state == FM_POOL_FAILED && state->errors[node]) {
         (void)fprintf(stderr, "           %s\n", state->errors[node]);
     }
+}
+
+/* {"loss": 2.0539749, "step": 42} as "loss 2.054  step 42". */
+static void print_metrics(const char *metrics, FILE *out)
+{
+    fm_json_t *values = NULL;
+    const char *name = NULL;
+    fm_json_t *value = NULL;
+    void *at = NULL;
+
+    if (fm_json_parse(metrics, strlen(metrics), "metrics", &values, NULL) < 0) {
+        return; /* a foreign executor's: nothing a table could hold */
+    }
+    while (fm_json_next(values, &at, &name, &value)) {
+        if (fm_json_is_number(value)) {
+            (void)fprintf(out, "  %s %.4g", name, fm_json_real_or(value, 0));
+        }
+    }
+    fm_json_drop(values);
 }
 
 static void on_progress(void *ctx, const fm_run_t *state, uint32_t node,
@@ -106,9 +129,11 @@ static void on_progress(void *ctx, const fm_run_t *state, uint32_t node,
         return;
     }
     run->progress_ns = now;
-    (void)fprintf(stderr, "[%7.1fs] %8.0f%% %-48s %s\n", elapsed(run),
-                  100 * fraction, fm_workflow_node(state->workflow, node)->name,
-                  metrics);
+    (void)fprintf(stderr, "[%7.1fs] %8.0f%% %-48s", elapsed(run),
+                  100 * fraction,
+                  fm_workflow_node(state->workflow, node)->name);
+    print_metrics(metrics, stderr);
+    (void)fputc('\n', stderr);
 }
 
 static void on_worker(void *ctx, const char *name, bool up, const char *why)
@@ -123,33 +148,69 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
 
 /* --- tables --------------------------------------------------------------- */
 
+/* What a row of the table counts: a node and the internal ones it owns. */
+static const char *const counts[] = {"items", "ran", "shared"};
+
+static const char *owner_of(const fm_json_t *node)
+{
+    const char *owner = fm_json_get_str(node, "owner");
+
+    return owner ? owner : fm_json_get_str(node, "name");
+}
+
+/* Internal nodes stand next to their owner, before or after it: those with
+ * the same owner as @p first are one row, which ends before the index
+ * returned. */
+static size_t print_node(const fm_json_t *nodes, size_t first, int width)
+{
+    const char *upstream = fm_pool_reason_name(FM_POOL_REASON_UPSTREAM);
+    const char *name = owner_of(fm_json_at(nodes, first));
+    const char *state = "";
+    long long sums[FM_COUNT_OF(counts)] = {0};
+    size_t end = first;
+
+    for (; end < fm_json_len(nodes) &&
+           strcmp(owner_of(fm_json_at(nodes, end)), name) == 0;
+         end++) {
+        const fm_json_t *node = fm_json_at(nodes, end);
+        for (size_t k = 0; k < FM_COUNT_OF(counts); k++) {
+            sums[k] += (long long)fm_json_get_int(node, counts[k], 0);
+        }
+        if (!fm_json_get_str(node, "owner")) {
+            state = fm_json_get_bool(node, "skipped", false)
+                        ? "skipped"
+                        : fm_json_get_str(node, "state");
+        }
+    }
+    (void)printf("%-*s  %-9s %7lld %7lld %7lld\n", width, name, state, sums[0],
+                 sums[1], sums[2]);
+    for (size_t i = first; i < end; i++) {
+        const fm_json_t *node = fm_json_at(nodes, i);
+        const char *error = fm_json_get_str(node, "error");
+        const char *part = fm_json_get_str(node, "owner")
+                               ? fm_json_get_str(node, "name")
+                               : NULL;
+        if (error && strcmp(error, upstream) != 0) {
+            (void)printf("    %s%s%s\n", part ? part : "", part ? ": " : "",
+                         error);
+        }
+    }
+    return end;
+}
+
 static void print_nodes(const fm_json_t *report)
 {
     const fm_json_t *nodes = fm_json_get(report, "nodes");
-    const char *upstream = fm_pool_reason_name(FM_POOL_REASON_UPSTREAM);
     int width = 4;
 
     for (size_t i = 0; i < fm_json_len(nodes); i++) {
-        const char *name = fm_json_get_str(fm_json_at(nodes, i), "name");
-        int len = (int)strlen(name);
+        int len = (int)strlen(owner_of(fm_json_at(nodes, i)));
         width = len > width ? len : width;
     }
-    (void)printf("%-*s  %-9s %7s %7s %7s\n", width, "node", "state", "items",
-                 "ran", "shared");
-    for (size_t i = 0; i < fm_json_len(nodes); i++) {
-        const fm_json_t *node = fm_json_at(nodes, i);
-        const char *error = fm_json_get_str(node, "error");
-        (void)printf("%-*s  %-9s %7lld %7lld %7lld\n", width,
-                     fm_json_get_str(node, "name"),
-                     fm_json_get_bool(node, "skipped", false)
-                         ? "skipped"
-                         : fm_json_get_str(node, "state"),
-                     (long long)fm_json_get_int(node, "items", 0),
-                     (long long)fm_json_get_int(node, "ran", 0),
-                     (long long)fm_json_get_int(node, "shared", 0));
-        if (error && strcmp(error, upstream) != 0) {
-            (void)printf("    %s\n", error);
-        }
+    (void)printf("%-*s  %-9s %7s %7s %7s\n", width, "node", "state", counts[0],
+                 counts[1], counts[2]);
+    for (size_t i = 0; i < fm_json_len(nodes);) {
+        i = print_node(nodes, i, width);
     }
 }
 
@@ -325,6 +386,7 @@ static int run_workflow(const fm_cli_args_t *args)
                    .on_worker = on_worker,
                    .ctx = &run},
         .on_end = on_end,
+        .resolve = fm_cli_resolve,
         .unclean_out = &unclean,
         .ctx = &run,
     };

@@ -8,6 +8,26 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
+/* What a run would import before anything else. */
+static void print_models(const fm_workflow_t *workflow)
+{
+    static const char *const kinds[] = {
+        [FM_WORKFLOW_FILE_MODEL_PATH] = "model",
+        [FM_WORKFLOW_FILE_MODEL_HUB] = "model of the Hugging Face cache",
+        [FM_WORKFLOW_FILE_MODEL_NAME] = "model by name",
+        [FM_WORKFLOW_FILE_ADAPTER_PATH] = "adapter"};
+
+    for (size_t i = 0; i < fm_workflow_file_count(workflow); i++) {
+        const fm_workflow_file_t *file = fm_workflow_file(workflow, i);
+        if (file->kind != FM_WORKFLOW_FILE_DATA) {
+            (void)printf("  %s %s%s%s, first of %s\n", kinds[file->kind],
+                         file->path, file->revision ? " at " : "",
+                         file->revision ? file->revision : "",
+                         fm_workflow_node(workflow, file->node)->name);
+        }
+    }
+}
+
 static int validate(const fm_cli_args_t *args)
 {
     const char *file = args->operands[0];
@@ -37,6 +57,7 @@ static int validate(const fm_cli_args_t *args)
         }
         (void)printf("\n");
     }
+    print_models(workflow);
     fm_workflow_destroy(workflow);
     return FM_EXIT_OK;
 }

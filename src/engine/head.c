@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From hidden states to logits and log-probabilities, and back, a chunk of
- * rows at a time: a large vocabulary never costs memory for all rows. */
+/* From hidden states to logits, log-probabilities and values, and back, a chunk
+ * of rows at a time: a large vocabulary never costs memory for all rows. */
 #include "engine/activations.h"
 
 static fm_status_t rows_check(const fm_engine_pass_t *pass, const int32_t *rows,
@@ -24,16 +24,25 @@ static fm_status_t rows_check(const fm_engine_pass_t *pass, const int32_t *rows,
     return FM_OK;
 }
 
-/* Logits of at most `chunk` rows into pass->logits. */
+/* The hidden states of at most `chunk` rows into pass->picked. */
+static void chunk_pick(fm_engine_pass_t *pass, const int32_t *rows,
+                       size_t count)
+{
+    const fm_engine_ops_t *ops = pass->be->ops;
+
+    ops->upload(pass->be, pass->row_ids, rows, count * sizeof(*rows));
+    ops->gather(pass->be, pass->picked, pass->hidden, pass->row_ids, count,
+                fm_engine_model_config(pass->model)->hidden_size);
+}
+
+/* Their logits into pass->logits. */
 static void chunk_logits(fm_engine_pass_t *pass, const int32_t *rows,
                          size_t count)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
 
-    ops->upload(pass->be, pass->row_ids, rows, count * sizeof(*rows));
-    ops->gather(pass->be, pass->picked, pass->hidden, pass->row_ids, count,
-                c->hidden_size);
+    chunk_pick(pass, rows, count);
     ops->linear_forward(pass->be, pass->logits, pass->picked,
                         fm_engine_model_data(pass->model) + pass->at.head,
                         count, c->hidden_size, c->vocab_size, false);
@@ -44,12 +53,70 @@ static void chunk_backward(fm_engine_pass_t *pass, size_t count, float *grads)
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
 
-    ops->linear_backward(pass->be, pass->dpicked, grads + pass->at.head,
-                         pass->logits, pass->picked,
+    ops->linear_backward(pass->be, pass->dpicked,
+                         grads ? grads + pass->at.head : NULL, pass->logits,
+                         pass->picked,
                          fm_engine_model_data(pass->model) + pass->at.head,
                          count, c->hidden_size, c->vocab_size);
     ops->scatter_add(pass->be, pass->dhidden, pass->dpicked, pass->row_ids,
                      count, c->hidden_size);
+}
+
+/* One chunk from row @p i on: log-probs, entropy, gradients. */
+static fm_status_t chunk_run(fm_engine_pass_t *pass,
+                             const fm_engine_head_t *head, size_t i, size_t n,
+                             float *grads, fm_error_t *err)
+{
+    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
+    const fm_engine_ops_t *ops = pass->be->ops;
+    int32_t *targets = pass->row_ids + pass->chunk;
+    float *logp = pass->row_floats;
+    float *scales = head->scales ? logp + pass->chunk : NULL;
+    float *entropy = logp + 2 * pass->chunk;
+    float *entropy_scales = head->scales ? logp + 3 * pass->chunk : NULL;
+
+    chunk_logits(pass, head->rows + i, n);
+    ops->upload(pass->be, targets, head->targets + i, n * sizeof(*targets));
+    if (scales) {
+        ops->upload(pass->be, scales, head->scales + i, n * sizeof(*scales));
+    }
+    if (head->entropy_out) {
+        if (scales && head->entropy_scales) {
+            ops->upload(pass->be, entropy_scales, head->entropy_scales + i,
+                        n * sizeof(*entropy_scales));
+        } else if (scales) {
+            ops->zero(pass->be, entropy_scales, n * sizeof(*entropy_scales));
+        }
+        ops->logprob_entropy(pass->be, logp, entropy, pass->logits, targets,
+                             scales, entropy_scales, n, vocab);
+        ops->download(pass->be, head->entropy_out + i, entropy,
+                      n * sizeof(*entropy));
+    } else {
+        ops->logprob(pass->be, logp, pass->logits, targets, scales, n, vocab);
+    }
+    ops->download(pass->be, head->logp_out + i, logp, n * sizeof(*logp));
+    if (scales) {
+        chunk_backward(pass, n, grads);
+    }
+    return ops->sync(pass->be, err);
+}
+
+fm_status_t fm_engine_pass_logprobs(fm_engine_pass_t *pass,
+                                    const fm_engine_head_t *head, size_t count,
+                                    float *grads, fm_error_t *err)
+{
+    fm_status_t rc = rows_check(pass, head->rows, head->targets, count, err);
+
+    if (rc >= 0 && head->scales && !pass->train) {
+        rc =
+            fm_error_set(err, FM_ERR_INVALID, "gradients need a training pass");
+    }
+    for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
+        size_t left = count - i;
+        rc = chunk_run(pass, head, i, left < pass->chunk ? left : pass->chunk,
+                       grads, err);
+    }
+    return rc;
 }
 
 fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass, const int32_t *rows,
@@ -57,32 +124,44 @@ fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass, const int32_t *rows,
                                 size_t count, float *grads, float *logp_out,
                                 fm_error_t *err)
 {
-    size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
-    const fm_engine_ops_t *ops = pass->be->ops;
-    float *device_scales = scales ? pass->row_floats + pass->chunk : NULL;
-    int32_t *device_targets = pass->row_ids + pass->chunk;
-    fm_status_t rc = rows_check(pass, rows, targets, count, err);
+    const fm_engine_head_t head = {.rows = rows,
+                                   .targets = targets,
+                                   .scales = scales,
+                                   .logp_out = logp_out};
 
-    if (rc >= 0 && scales && (!pass->train || !grads)) {
+    return fm_engine_pass_logprobs(pass, &head, count, grads, err);
+}
+
+fm_status_t fm_engine_pass_value(fm_engine_pass_t *pass, const float *weight,
+                                 const int32_t *rows, const float *scales,
+                                 size_t count, float *dweight,
+                                 float *values_out, fm_error_t *err)
+{
+    size_t width = fm_engine_model_config(pass->model)->hidden_size;
+    const fm_engine_ops_t *ops = pass->be->ops;
+    float *values = pass->row_floats;
+    float *device_scales = values + pass->chunk;
+    fm_status_t rc = rows_check(pass, rows, NULL, count, err);
+
+    if (rc >= 0 && scales && !pass->train) {
         rc =
             fm_error_set(err, FM_ERR_INVALID, "gradients need a training pass");
     }
     for (size_t i = 0; rc >= 0 && i < count; i += pass->chunk) {
         size_t left = count - i;
         size_t n = left < pass->chunk ? left : pass->chunk;
-        chunk_logits(pass, rows + i, n);
-        ops->upload(pass->be, device_targets, targets + i,
-                    n * sizeof(*targets));
+        chunk_pick(pass, rows + i, n);
+        ops->linear_forward(pass->be, values, pass->picked, weight, n, width, 1,
+                            false);
+        ops->download(pass->be, values_out + i, values, n * sizeof(*values));
         if (scales) {
             ops->upload(pass->be, device_scales, scales + i,
                         n * sizeof(*scales));
-        }
-        ops->logprob(pass->be, pass->row_floats, pass->logits, device_targets,
-                     device_scales, n, vocab);
-        ops->download(pass->be, logp_out + i, pass->row_floats,
-                      n * sizeof(*logp_out));
-        if (scales) {
-            chunk_backward(pass, n, grads);
+            ops->linear_backward(pass->be, pass->dpicked, dweight,
+                                 device_scales, pass->picked, weight, n, width,
+                                 1);
+            ops->scatter_add(pass->be, pass->dhidden, pass->dpicked,
+                             pass->row_ids, n, width);
         }
         rc = ops->sync(pass->be, err);
     }
@@ -105,4 +184,20 @@ fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass, const int32_t *rows,
         rc = pass->be->ops->sync(pass->be, err);
     }
     return rc;
+}
+
+fm_status_t fm_engine_pass_hidden(fm_engine_pass_t *pass, size_t first,
+                                  size_t count, float *states_out,
+                                  fm_error_t *err)
+{
+    size_t width = fm_engine_model_config(pass->model)->hidden_size;
+
+    if (first > pass->rows || count > pass->rows - first) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "rows %zu to %zu are outside the batch of %zu",
+                            first, first + count, pass->rows);
+    }
+    pass->be->ops->download(pass->be, states_out, pass->hidden + first * width,
+                            count * width * sizeof(float));
+    return pass->be->ops->sync(pass->be, err);
 }

@@ -22,7 +22,7 @@ struct fm_engine_model {
     char *names; /* all names, one after another */
 };
 
-enum { NAME_BYTES = 64, LAYER_PARAMS = 9 };
+enum { NAME_BYTES = 64, LAYER_PARAMS = 18 };
 
 /* Append a row to the table; its tensor follows the one before it. */
 static void param_add(fm_engine_model_t *model, const char *name, size_t rows,
@@ -39,33 +39,48 @@ static void param_add(fm_engine_model_t *model, const char *name, size_t rows,
     model->size += param->count;
 }
 
+/* The tensors of a layer, in the order of fm_engine_layout(). */
 static void layer_add(fm_engine_model_t *model, size_t layer)
 {
     const fm_engine_config_t *c = &model->config;
-    fm_engine_heads_t heads = fm_engine_config_heads(c);
-    size_t q = heads.heads * heads.head_dim;
-    size_t kv = heads.kv_heads * heads.head_dim;
+    fm_engine_layout_t at = fm_engine_layout(c);
+    size_t q = fm_engine_mixed_width(c);
+    size_t kv = c->num_key_value_heads * c->head_dim;
+    size_t hidden = c->hidden_size;
+    size_t inner = c->intermediate_size;
     const struct {
+        bool there;
         const char *name;
         size_t rows;
         size_t columns;
     } rows[LAYER_PARAMS] = {
-        {"input_layernorm", c->hidden_size, 0},
-        {"self_attn.q_proj", q, c->hidden_size},
-        {"self_attn.k_proj", kv, c->hidden_size},
-        {"self_attn.v_proj", kv, c->hidden_size},
-        {"self_attn.o_proj", c->hidden_size, q},
-        {"post_attention_layernorm", c->hidden_size, 0},
-        {"mlp.gate_proj", c->intermediate_size, c->hidden_size},
-        {"mlp.up_proj", c->intermediate_size, c->hidden_size},
-        {"mlp.down_proj", c->hidden_size, c->intermediate_size},
+        {true, "input_layernorm.weight", hidden, 0},
+        {true, "self_attn.q_proj.weight", q, hidden},
+        {true, "self_attn.k_proj.weight", kv, hidden},
+        {true, "self_attn.v_proj.weight", kv, hidden},
+        {at.qkv_bias > 0, "self_attn.q_proj.bias", q, 0},
+        {at.qkv_bias > 0, "self_attn.k_proj.bias", kv, 0},
+        {at.qkv_bias > 0, "self_attn.v_proj.bias", kv, 0},
+        {at.q_norm > 0, "self_attn.q_norm.weight", c->head_dim, 0},
+        {at.k_norm > 0, "self_attn.k_norm.weight", c->head_dim, 0},
+        {true, "self_attn.o_proj.weight", hidden, q},
+        {at.o_bias > 0, "self_attn.o_proj.bias", hidden, 0},
+        {true, "post_attention_layernorm.weight", hidden, 0},
+        {true, "mlp.gate_proj.weight", inner, hidden},
+        {true, "mlp.up_proj.weight", inner, hidden},
+        {at.gate_up_bias > 0, "mlp.gate_proj.bias", inner, 0},
+        {at.gate_up_bias > 0, "mlp.up_proj.bias", inner, 0},
+        {true, "mlp.down_proj.weight", hidden, inner},
+        {at.down_bias > 0, "mlp.down_proj.bias", hidden, 0},
     };
 
     for (size_t i = 0; i < LAYER_PARAMS; i++) {
-        char *name = model->names + NAME_BYTES * (layer * LAYER_PARAMS + i);
-        (void)snprintf(name, NAME_BYTES, "model.layers.%zu.%s.weight", layer,
-                       rows[i].name);
-        param_add(model, name, rows[i].rows, rows[i].columns);
+        if (rows[i].there) {
+            char *name = model->names + NAME_BYTES * (layer * LAYER_PARAMS + i);
+            (void)snprintf(name, NAME_BYTES, "model.layers.%zu.%s", layer,
+                           rows[i].name);
+            param_add(model, name, rows[i].rows, rows[i].columns);
+        }
     }
 }
 
@@ -107,10 +122,12 @@ fm_status_t fm_engine_model_create(const fm_engine_config_t *config,
         goto out;
     }
     table_fill(model);
-    if (!(model->data =
-              backend->ops->alloc(backend, model->size * sizeof(float)))) {
-        rc = fm_error_set(err, FM_ERR_NO_MEMORY, "no memory for %zu parameters",
-                          model->size);
+    if (backend && !(model->data = backend->ops->alloc(
+                         backend, model->size * sizeof(float)))) {
+        rc = fm_error_set(err, FM_ERR_NO_MEMORY,
+                          "no memory for a model of %zu parameters: they take "
+                          "%.1f GiB in float32",
+                          model->size, (double)model->size * 4 / 0x1p30);
         goto out;
     }
     *model_out = model;
@@ -123,7 +140,9 @@ out:
 fm_engine_model_t *fm_engine_model_destroy(fm_engine_model_t *model)
 {
     if (model) {
-        model->be->ops->release(model->be, model->data);
+        if (model->be) {
+            model->be->ops->release(model->be, model->data);
+        }
         free(model->params);
         free(model->names);
         free(model);
@@ -131,20 +150,30 @@ fm_engine_model_t *fm_engine_model_destroy(fm_engine_model_t *model)
     return NULL;
 }
 
+static bool name_ends(const char *name, const char *end)
+{
+    size_t length = strlen(name);
+    size_t part = strlen(end);
+
+    return length >= part && strcmp(name + length - part, end) == 0;
+}
+
 /* One tensor's start values; each has a stream of its own, so a layer's do not
  * depend on how many layers there are. */
 static void param_fill(const fm_engine_param_t *param, uint64_t seed,
-                       double residual_scale, float *host)
+                       double deviation, double residual_scale, float *host)
 {
-    bool residual = strstr(param->name, "o_proj") != NULL ||
-                    strstr(param->name, "down_proj") != NULL;
-    double deviation = residual ? 0.02 * residual_scale : 0.02;
+    float constant = name_ends(param->name, ".bias") ? 0.0F : 1.0F;
     fm_rng_t rng;
 
+    if (name_ends(param->name, "o_proj.weight") ||
+        name_ends(param->name, "down_proj.weight")) {
+        deviation *= residual_scale;
+    }
     fm_rng_init(&rng, seed ^ fm_hash64(param->name, strlen(param->name)));
     for (size_t i = 0; i < param->count; i++) {
-        host[i] =
-            param->rank == 1 ? 1.0F : (float)(deviation * fm_rng_normal(&rng));
+        host[i] = param->rank == 1 ? constant
+                                   : (float)(deviation * fm_rng_normal(&rng));
     }
 }
 
@@ -160,7 +189,7 @@ fm_status_t fm_engine_model_init(fm_engine_model_t *model, uint64_t seed,
         if (!host) {
             return fm_no_memory(err);
         }
-        param_fill(param, seed, scale, host);
+        param_fill(param, seed, model->config.initializer_range, scale, host);
         rc = fm_engine_model_write(model, param->offset, param->count, host,
                                    err);
         free(host);

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "engine/activations.h"
+#include "engine/lora.h"
 #include "engine/project.h"
 
 /* Hands out parts of a block; with base NULL only counts. */
@@ -23,14 +24,20 @@ static float *carve(struct carver *c, size_t count)
     return part;
 }
 
+/* All of a layer but x. */
 static void carve_layer(struct carver *c, struct fm_engine_layer_kept *kept,
                         size_t rows, const fm_engine_config_t *config)
 {
-    kept->x = carve(c, rows * config->hidden_size);
+    size_t normed = config->num_attention_heads + config->num_key_value_heads;
+
+    if (fm_engine_layout(config).q_norm) {
+        kept->unit = carve(c, rows * normed * config->head_dim);
+        kept->unit_rstd = carve(c, rows * normed);
+    }
     kept->rstd = carve(c, rows);
     kept->qkv = carve(c, rows * fm_engine_qkv_width(config));
     kept->lse = carve(c, rows * config->num_attention_heads);
-    kept->mixed = carve(c, rows * config->hidden_size);
+    kept->mixed = carve(c, rows * fm_engine_mixed_width(config));
     kept->mid = carve(c, rows * config->hidden_size);
     kept->mid_rstd = carve(c, rows);
     kept->gate_up = carve(c, rows * 2 * config->intermediate_size);
@@ -44,14 +51,16 @@ static size_t carve_all(fm_engine_pass_t *pass, float *base, size_t rows)
     size_t hidden = rows * config->hidden_size;
     struct carver c = {.base = base};
 
-    for (size_t l = 0; l < layers; l++) {
+    for (size_t l = 0; l <= layers; l++) {
+        struct fm_engine_layer_kept *kept = &pass->kept[l];
+        *kept = pass->kept[0];
         if (l == 0 || pass->train) {
-            carve_layer(&c, &pass->kept[l], rows, config);
-        } else {
-            pass->kept[l] = pass->kept[0];
+            kept->x = carve(&c, hidden);
+        }
+        if (l == 0 || (l < layers && pass->train && !pass->checkpoint)) {
+            carve_layer(&c, kept, rows, config);
         }
     }
-    pass->kept[layers].x = pass->train ? carve(&c, hidden) : pass->kept[0].x;
     pass->normed = carve(&c, hidden);
     pass->product = carve(&c, rows * config->intermediate_size);
     pass->hidden = carve(&c, hidden);
@@ -60,7 +69,7 @@ static size_t carve_all(fm_engine_pass_t *pass, float *base, size_t rows)
         pass->dhidden = carve(&c, hidden);
         pass->dx = carve(&c, hidden);
         pass->dnormed = carve(&c, hidden);
-        pass->dmixed = carve(&c, hidden);
+        pass->dmixed = carve(&c, rows * fm_engine_mixed_width(config));
         pass->dqkv = carve(&c, rows * fm_engine_qkv_width(config));
         pass->dproduct = carve(&c, rows * config->intermediate_size);
         pass->dgate_up = carve(&c, rows * 2 * config->intermediate_size);
@@ -113,7 +122,7 @@ static fm_status_t pack_reach(fm_engine_pass_t *pass, size_t count,
     return FM_OK;
 }
 
-fm_status_t fm_engine_pass_create(fm_engine_model_t *model, bool train,
+fm_status_t fm_engine_pass_create(fm_engine_model_t *model, unsigned flags,
                                   fm_engine_pass_t **pass_out, fm_error_t *err)
 {
     const size_t chunk_floats = (size_t)1 << 22; /* 16 MiB of logits */
@@ -132,7 +141,8 @@ fm_status_t fm_engine_pass_create(fm_engine_model_t *model, bool train,
     pass->be = be;
     pass->at = fm_engine_layout(config);
     pass->heads = fm_engine_config_heads(config);
-    pass->train = train;
+    pass->train = flags & FM_ENGINE_PASS_TRAIN;
+    pass->checkpoint = flags & FM_ENGINE_PASS_CHECKPOINT;
     pass->chunk = fit > chunk_max ? chunk_max : fit;
     pass->chunk = pass->chunk < chunk_min ? chunk_min : pass->chunk;
     size_t hidden_bytes = pass->chunk * config->hidden_size * sizeof(float);
@@ -141,7 +151,7 @@ fm_status_t fm_engine_pass_create(fm_engine_model_t *model, bool train,
         be->ops->alloc(be, pass->chunk * config->vocab_size * sizeof(float));
     pass->picked = be->ops->alloc(be, hidden_bytes);
     pass->dpicked = be->ops->alloc(be, hidden_bytes);
-    pass->row_floats = be->ops->alloc(be, 2 * pass->chunk * sizeof(float));
+    pass->row_floats = be->ops->alloc(be, 4 * pass->chunk * sizeof(float));
     pass->row_ids = be->ops->alloc(be, 2 * pass->chunk * sizeof(int32_t));
     if (!pass->kept || !pass->logits || !pass->picked || !pass->dpicked ||
         !pass->row_floats || !pass->row_ids) {
@@ -162,7 +172,8 @@ fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass)
         fm_engine_backend_t *be = pass->be;
         void *blocks[] = {pass->arena,        pass->ids,     pass->offsets,
                           pass->rotary.table, pass->logits,  pass->picked,
-                          pass->dpicked,      pass->row_ids, pass->row_floats};
+                          pass->dpicked,      pass->row_ids, pass->row_floats,
+                          pass->lora_scratch};
         for (size_t i = 0; i < FM_COUNT_OF(blocks); i++) {
             be->ops->release(be, blocks[i]);
         }
@@ -229,6 +240,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
                             FM_ENGINE_BATCH_TOKENS);
     }
     if ((rc = arena_reach(pass, rows, err)) < 0 ||
+        (rc = fm_engine_lora_reach(pass, rows, err)) < 0 ||
         (rc = pack_reach(pass, batch->count, err)) < 0 ||
         (rc = fm_engine_rotary_reach(&pass->rotary, pass->be, config, longest,
                                      err)) < 0) {
@@ -251,7 +263,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
     return FM_OK;
 }
 
-static void layer_forward(fm_engine_pass_t *pass, size_t l,
+void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l,
                           const fm_engine_cache_t *cache)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
@@ -260,6 +272,7 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
     const fm_engine_ops_t *ops = pass->be->ops;
     fm_engine_backend_t *be = pass->be;
     struct fm_engine_layer_kept *k = &pass->kept[l];
+    fm_engine_heads_t heads = fm_engine_layer_heads(c, l);
     float eps = (float)c->rms_norm_eps;
     size_t n = pass->rows;
     size_t hidden = c->hidden_size;
@@ -268,14 +281,14 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
     ops->rmsnorm_forward(be, pass->normed, k->rstd, k->x,
                          w + pass->at.input_norm, eps, n, hidden);
     fm_engine_project(pass, l, FM_ENGINE_QKV, k->qkv, pass->normed, false);
-    ops->rope(be, k->qkv, pass->rotary.table, positions, n, &pass->heads,
-              false);
-    if (cache) {
-        ops->cache_store(be, cache, k->qkv, pass->ids + 2 * n, positions, n,
-                         &pass->heads);
+    if (pass->at.q_norm) {
+        ops->head_norm_forward(be, k->qkv, k->unit, k->unit_rstd,
+                               w + pass->at.q_norm, w + pass->at.k_norm, eps, n,
+                               &heads);
     }
-    ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack,
-                           &pass->heads);
+    ops->rope(be, k->qkv, pass->rotary.table, positions, n, &heads, false);
+    (void)cache;
+    ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack, &heads);
     ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
     fm_engine_project(pass, l, FM_ENGINE_O, k->mid, k->mixed, true);
 
@@ -283,9 +296,19 @@ static void layer_forward(fm_engine_pass_t *pass, size_t l,
                          w + pass->at.post_norm, eps, n, hidden);
     fm_engine_project(pass, l, FM_ENGINE_GATE_UP, k->gate_up, pass->normed,
                       false);
-    ops->swiglu_forward(be, pass->product, k->gate_up, n, c->intermediate_size);
+}
+
+static void layer_finish(fm_engine_pass_t *pass, size_t l)
+{
+    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
+    const fm_engine_ops_t *ops = pass->be->ops;
+    const struct fm_engine_layer_kept *k = &pass->kept[l];
     float *next = pass->kept[l + 1].x;
-    ops->copy(be, next, k->mid, n * hidden * sizeof(float));
+
+    ops->swiglu_forward(pass->be, pass->product, k->gate_up, pass->rows,
+                        c->intermediate_size);
+    ops->copy(pass->be, next, k->mid,
+              pass->rows * c->hidden_size * sizeof(float));
     fm_engine_project(pass, l, FM_ENGINE_DOWN, next, pass->product, true);
 }
 
@@ -305,7 +328,8 @@ fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
     ops->gather(pass->be, pass->kept[0].x, w + pass->at.embedding, pass->ids,
                 pass->rows, c->hidden_size);
     for (size_t l = 0; l < c->num_hidden_layers; l++) {
-        layer_forward(pass, l, caches ? &caches[l] : NULL);
+        fm_engine_layer_fill(pass, l, caches ? &caches[l] : NULL);
+        layer_finish(pass, l);
     }
     ops->rmsnorm_forward(pass->be, pass->hidden, pass->hidden_rstd,
                          pass->kept[c->num_hidden_layers].x, w + pass->at.norm,

@@ -16,6 +16,7 @@
 #ifndef FM_ENGINE_PASS_H
 #define FM_ENGINE_PASS_H
 
+#include "engine/adapter.h"
 #include "engine/model.h"
 
 typedef struct fm_engine_pass fm_engine_pass_t;
@@ -30,16 +31,49 @@ typedef struct fm_engine_batch {
 /** Most tokens of one batch: keeps row numbers in 31 bits. */
 #define FM_ENGINE_BATCH_TOKENS ((size_t)1 << 22)
 
+/** What a pass keeps of its layers: flags of fm_engine_pass_create(). */
+enum {
+    /** Nothing: one set of activations for all layers; no backward(). */
+    FM_ENGINE_PASS_INFER = 0,
+    /** Everything that backward() needs. */
+    FM_ENGINE_PASS_TRAIN = 1,
+    /** With TRAIN: each layer's input alone; backward() runs a layer once more
+     *  (Chen et al., 2016).  The same bits, a third more work, and memory for
+     *  hidden_size floats a token and layer. */
+    FM_ENGINE_PASS_CHECKPOINT = 2
+};
+
 /**
  * @param model  kept; must outlive the pass.
- * @param train  keep what backward() needs; otherwise all layers share one
- *               set of activations and backward() is refused.
+ * @param flags  FM_ENGINE_PASS_…
  */
 FM_MUST_USE fm_status_t fm_engine_pass_create(fm_engine_model_t *model,
-                                              bool train,
+                                              unsigned flags,
                                               fm_engine_pass_t **pass_out,
                                               fm_error_t *err);
 fm_engine_pass_t *fm_engine_pass_destroy(fm_engine_pass_t *pass);
+
+/**
+ * Add an adapter to the products from the next forward() on.
+ * @param adapter  of a model of the same configuration; kept; NULL: none.
+ */
+void fm_engine_pass_set_adapter(fm_engine_pass_t *pass,
+                                const fm_engine_adapter_t *adapter);
+/** Where backward() adds the adapter's gradient: device [adapter size]; NULL:
+ *  not wanted, as after fm_engine_pass_set_adapter(). */
+void fm_engine_pass_set_adapter_grads(fm_engine_pass_t *pass, float *grads);
+
+/** A stream of dropout masks for the inputs of the adapter's A. */
+typedef struct fm_engine_dropout {
+    uint64_t key;       /**< another one every step */
+    uint64_t first_row; /**< tokens of the step before this batch: a token's
+                             mask does not depend on how a step is cut */
+} fm_engine_dropout_t;
+
+/** Dropout at the adapter's rate from the next forward() to its backward();
+ *  NULL turns it off. */
+void fm_engine_pass_set_dropout(fm_engine_pass_t *pass,
+                                const fm_engine_dropout_t *dropout);
 
 /**
  * Run the layers; the final hidden states stay in the pass.
@@ -55,17 +89,30 @@ FM_MUST_USE fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
                                                const int32_t *slots,
                                                fm_error_t *err);
 
-/**
- * Log-probabilities of targets, and with @p scales the gradient of
- * Σ scales·logp with respect to the head and the hidden states.
- * The logits exist in chunks of rows only, never for all rows at once.
- *
- * @param rows     host [count]: rows of the batch whose state predicts.
- * @param targets  host [count]: the token each row should predict.
- * @param scales   host [count], or NULL for the log-probabilities alone.
- * @param grads    device [model size], += ; NULL without @p scales.
- * @param logp_out host [count].
+/** What of the head is wanted; all arrays are of the host, one element a row.
  */
+typedef struct fm_engine_head {
+    const int32_t *rows;         /**< rows of the batch whose state predicts */
+    const int32_t *targets;      /**< the token each row should predict */
+    const float *scales;         /**< NULL: no gradient */
+    const float *entropy_scales; /**< NULL: zeros; only with the other two */
+    float *logp_out;
+    float *entropy_out; /**< of the whole distribution; NULL: not wanted */
+} fm_engine_head_t;
+
+/**
+ * Log-probabilities of targets, and with scales the gradient of
+ * Σ scales·logp + entropy_scales·entropy with respect to the head and the
+ * hidden states.  The logits exist in chunks of rows only, never for all rows
+ * at once.
+ *
+ * @param grads  device [model size], +=; NULL: the head is frozen.
+ */
+FM_MUST_USE fm_status_t fm_engine_pass_logprobs(fm_engine_pass_t *pass,
+                                                const fm_engine_head_t *head,
+                                                size_t count, float *grads,
+                                                fm_error_t *err);
+/** The same without entropy. */
 FM_MUST_USE fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass,
                                             const int32_t *rows,
                                             const int32_t *targets,
@@ -73,13 +120,37 @@ FM_MUST_USE fm_status_t fm_engine_pass_head(fm_engine_pass_t *pass,
                                             float *grads, float *logp_out,
                                             fm_error_t *err);
 
+/**
+ * A scalar head over the final hidden states: values_out[i] = hidden[rows[i]]
+ * · weight, and with @p scales the gradient of Σ scales·values.
+ *
+ * @param weight   device [hidden_size].
+ * @param rows     host [count]: rows of the batch.
+ * @param scales   host [count], or NULL for the values alone.
+ * @param dweight  device [hidden_size], +=; NULL: not wanted.
+ */
+FM_MUST_USE fm_status_t fm_engine_pass_value(fm_engine_pass_t *pass,
+                                             const float *weight,
+                                             const int32_t *rows,
+                                             const float *scales, size_t count,
+                                             float *dweight, float *values_out,
+                                             fm_error_t *err);
+
 /** Logits of @p rows into host memory [count, vocab_size]. */
 FM_MUST_USE fm_status_t fm_engine_pass_logits(fm_engine_pass_t *pass,
                                               const int32_t *rows, size_t count,
                                               float *logits_out,
                                               fm_error_t *err);
 
-/** Carry what head() left back through the layers: @p grads +=. */
+/** Final hidden states of rows [@p first, first + count), after the last norm,
+ *  into host memory [count, hidden_size]. */
+FM_MUST_USE fm_status_t fm_engine_pass_hidden(fm_engine_pass_t *pass,
+                                              size_t first, size_t count,
+                                              float *states_out,
+                                              fm_error_t *err);
+
+/** Carry what head() and value() left back through the layers: @p grads (of
+ *  the model; NULL: it is frozen) +=, and the adapter's. */
 FM_MUST_USE fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass,
                                                 float *grads, fm_error_t *err);
 

@@ -2,52 +2,64 @@
 #include "engine/project.h"
 
 #include "engine/activations.h"
+#include "engine/lora.h"
 
-/* Where a matrix stands in its layer, and its shape [n, k]. */
-typedef struct matrix {
-    size_t offset;
-    size_t n;
-    size_t k;
-} matrix_t;
-
-static matrix_t matrix_of(const fm_engine_pass_t *pass,
-                          fm_engine_matrix_t matrix)
+fm_engine_product_t fm_engine_product(const fm_engine_config_t *config,
+                                      const fm_engine_layout_t *at,
+                                      fm_engine_matrix_t matrix)
 {
-    const fm_engine_config_t *c = fm_engine_model_config(pass->model);
-    size_t mixed = pass->heads.heads * pass->heads.head_dim;
-    const matrix_t table[] = {
-        [FM_ENGINE_QKV] = {pass->at.qkv, fm_engine_qkv_width(c),
-                           c->hidden_size},
-        [FM_ENGINE_O] = {pass->at.o, c->hidden_size, mixed},
-        [FM_ENGINE_GATE_UP] = {pass->at.gate_up, 2 * c->intermediate_size,
-                               c->hidden_size},
-        [FM_ENGINE_DOWN] = {pass->at.down, c->hidden_size,
-                            c->intermediate_size},
+    const fm_engine_product_t table[] = {
+        [FM_ENGINE_QKV] = {at->qkv, at->qkv_bias, fm_engine_qkv_width(config),
+                           config->hidden_size},
+        [FM_ENGINE_O] = {at->o, at->o_bias, config->hidden_size,
+                         fm_engine_mixed_width(config)},
+        [FM_ENGINE_GATE_UP] = {at->gate_up, at->gate_up_bias,
+                               2 * config->intermediate_size,
+                               config->hidden_size},
+        [FM_ENGINE_DOWN] = {at->down, at->down_bias, config->hidden_size,
+                            config->intermediate_size},
     };
 
     return table[matrix];
+}
+
+static fm_engine_product_t product_of(const fm_engine_pass_t *pass,
+                                      fm_engine_matrix_t matrix)
+{
+    return fm_engine_product(fm_engine_model_config(pass->model), &pass->at,
+                             matrix);
 }
 
 void fm_engine_project(fm_engine_pass_t *pass, size_t layer,
                        fm_engine_matrix_t matrix, float *out, const float *x,
                        bool add)
 {
-    matrix_t m = matrix_of(pass, matrix);
-    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+    fm_engine_product_t m = product_of(pass, matrix);
+    const float *w = fm_engine_model_data(pass->model) + pass->at.first_layer +
+                     layer * pass->at.layer;
 
-    pass->be->ops->linear_forward(pass->be, out, x,
-                                  fm_engine_model_data(pass->model) + at,
-                                  pass->rows, m.k, m.n, add);
+    pass->be->ops->linear_forward(pass->be, out, x, w + m.weight, pass->rows,
+                                  m.k, m.n, add);
+    if (m.bias) {
+        pass->be->ops->bias_add(pass->be, out, w + m.bias, pass->rows, m.n);
+    }
+    fm_engine_lora_forward(pass, layer, matrix, out, m.n, x, m.k);
 }
 
 void fm_engine_project_backward(fm_engine_pass_t *pass, size_t layer,
                                 fm_engine_matrix_t matrix, float *dx,
                                 const float *dout, const float *x, float *grads)
 {
-    matrix_t m = matrix_of(pass, matrix);
-    size_t at = pass->at.first_layer + layer * pass->at.layer + m.offset;
+    fm_engine_product_t m = product_of(pass, matrix);
+    size_t at = pass->at.first_layer + layer * pass->at.layer;
 
-    pass->be->ops->linear_backward(pass->be, dx, grads + at, dout, x,
-                                   fm_engine_model_data(pass->model) + at,
-                                   pass->rows, m.k, m.n);
+    pass->be->ops->linear_backward(
+        pass->be, dx, grads ? grads + at + m.weight : NULL, dout, x,
+        fm_engine_model_data(pass->model) + at + m.weight, pass->rows, m.k,
+        m.n);
+    if (m.bias && grads) {
+        pass->be->ops->bias_backward(pass->be, grads + at + m.bias, dout,
+                                     pass->rows, m.n);
+    }
+    fm_engine_lora_backward(pass, layer, matrix, dx, dout, m.n, x, m.k);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Log-probabilities of completions, one sequence at a time. */
+/* Log-probabilities, scores and embeddings, one sequence at a time. */
 #include "engine/score.h"
 
 #include <math.h>
@@ -12,6 +12,7 @@
 struct fm_engine_scorer {
     fm_engine_pass_t *pass;
     size_t limit;    /* max_position_embeddings */
+    size_t hidden;   /* hidden_size */
     int32_t *tokens; /* [2, capacity]: the sequence, its row numbers */
     float *logp;     /* [capacity] */
     size_t capacity;
@@ -28,6 +29,7 @@ fm_status_t fm_engine_scorer_create(fm_engine_model_t *model,
         return fm_no_memory(err);
     }
     scorer->limit = fm_engine_model_config(model)->max_position_embeddings;
+    scorer->hidden = fm_engine_model_config(model)->hidden_size;
     rc = fm_engine_pass_create(model, false, &scorer->pass, err);
     if (rc < 0) {
         fm_engine_scorer_destroy(scorer);
@@ -46,6 +48,12 @@ fm_engine_scorer_t *fm_engine_scorer_destroy(fm_engine_scorer_t *scorer)
         free(scorer);
     }
     return NULL;
+}
+
+void fm_engine_scorer_set_adapter(fm_engine_scorer_t *scorer,
+                                  const fm_engine_adapter_t *adapter)
+{
+    fm_engine_pass_set_adapter(scorer->pass, adapter);
 }
 
 static fm_status_t scorer_reach(fm_engine_scorer_t *scorer, size_t count,
@@ -132,4 +140,104 @@ fm_status_t fm_engine_score(fm_engine_scorer_t *scorer,
     *score_out = (fm_engine_score_t){
         .sum = sum, .mean = sum / (double)completion, .count = completion};
     return FM_OK;
+}
+
+/* One text through the layers. */
+static fm_status_t text_forward(fm_engine_scorer_t *scorer,
+                                const int32_t *tokens, size_t count,
+                                fm_error_t *err)
+{
+    if (count == 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "the text is empty: begin with the bos token");
+    }
+    if (count > scorer->limit) {
+        return fm_error_set(err, FM_ERR_LIMIT,
+                            "a text of %zu tokens: max_position_embeddings is "
+                            "%zu",
+                            count, scorer->limit);
+    }
+    const int32_t offsets[2] = {0, (int32_t)count};
+    const fm_engine_batch_t batch = {
+        .tokens = tokens, .offsets = offsets, .count = 1};
+    return fm_engine_pass_forward(scorer->pass, &batch, NULL, NULL, err);
+}
+
+static fm_status_t finite_check(double value, const char *what, fm_error_t *err)
+{
+    return isfinite(value)
+               ? FM_OK
+               : fm_error_set(err, FM_ERR_INVALID,
+                              "the %s is not finite: the model has NaN or "
+                              "infinite parameters",
+                              what);
+}
+
+fm_status_t fm_engine_score_value(fm_engine_scorer_t *scorer,
+                                  const int32_t *tokens, size_t count,
+                                  const float *weight, double *value_out,
+                                  fm_error_t *err)
+{
+    const int32_t last = (int32_t)count - 1;
+    float value = 0;
+    fm_status_t rc = text_forward(scorer, tokens, count, err);
+
+    if (rc >= 0) {
+        rc = fm_engine_pass_value(scorer->pass, weight, &last, NULL, 1, NULL,
+                                  &value, err);
+    }
+    if (rc >= 0 && (rc = finite_check((double)value, "score", err)) >= 0) {
+        *value_out = (double)value;
+    }
+    return rc;
+}
+
+/* The mean of states [rows, hidden] into the first of them, a column at a
+ * time and in row order. */
+static void pool(float *states, size_t rows, size_t hidden, bool normalize,
+                 double *square_out)
+{
+    double square = 0;
+
+    for (size_t i = 0; i < hidden; i++) {
+        double sum = 0;
+        for (size_t r = 0; r < rows; r++) {
+            sum += (double)states[r * hidden + i];
+        }
+        sum /= (double)rows;
+        square += sum * sum;
+        states[i] = (float)sum;
+    }
+    float scale = normalize && square > 0 ? (float)(1 / sqrt(square)) : 1;
+    for (size_t i = 0; i < hidden; i++) {
+        states[i] *= scale;
+    }
+    *square_out = square;
+}
+
+fm_status_t fm_engine_embed(fm_engine_scorer_t *scorer, const int32_t *tokens,
+                            size_t count, fm_engine_pooling_t pooling,
+                            bool normalize, float *vector_out, fm_error_t *err)
+{
+    size_t rows = pooling == FM_ENGINE_POOL_LAST ? 1 : count;
+    double square = 0;
+    float *states = NULL;
+    fm_status_t rc = text_forward(scorer, tokens, count, err);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (!(states = fm_calloc(rows * scorer->hidden, sizeof(*states)))) {
+        return fm_no_memory(err);
+    }
+    rc = fm_engine_pass_hidden(scorer->pass, count - rows, rows, states, err);
+    if (rc >= 0) {
+        pool(states, rows, scorer->hidden, normalize, &square);
+        rc = finite_check(square, "embedding", err);
+    }
+    if (rc >= 0) {
+        memcpy(vector_out, states, scorer->hidden * sizeof(*states));
+    }
+    free(states);
+    return rc;
 }

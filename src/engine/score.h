@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file score.h
- * Log-probability of a completion given its prompt: reference log-probs of
- * preference pairs, evaluation.
+ * What a model makes of a whole text: log-probability of a completion given
+ * its prompt, the scalar of a reward model, an embedding.
  *
- * Each sequence runs alone, so its result depends on model and sequence only.
+ * Each sequence runs alone, so its result depends on model, adapter and
+ * sequence only.
  * Threads: as the model.
  */
 #ifndef FM_ENGINE_SCORE_H
 #define FM_ENGINE_SCORE_H
 
+#include "engine/adapter.h"
 #include "engine/model.h"
 
 /** What to score; host memory, not kept. */
@@ -34,6 +36,11 @@ FM_MUST_USE fm_status_t fm_engine_scorer_create(fm_engine_model_t *model,
                                                 fm_error_t *err);
 fm_engine_scorer_t *fm_engine_scorer_destroy(fm_engine_scorer_t *scorer);
 
+/** Score with an adapter from now on; @p adapter as in
+ *  fm_engine_pass_set_adapter(). */
+void fm_engine_scorer_set_adapter(fm_engine_scorer_t *scorer,
+                                  const fm_engine_adapter_t *adapter);
+
 /**
  * @param logp_out  host [completion_count], log-prob of each token; or NULL.
  * @retval FM_ERR_INVALID  an empty part, a token outside the vocabulary, a
@@ -44,5 +51,33 @@ FM_MUST_USE fm_status_t fm_engine_score(fm_engine_scorer_t *scorer,
                                         const fm_engine_score_input_t *input,
                                         fm_engine_score_t *score_out,
                                         float *logp_out, fm_error_t *err);
+
+/**
+ * The scalar head at the last token: hidden · @p weight.
+ * @param weight  device [hidden_size] (fm_engine_value_data()).
+ * @retval FM_ERR_INVALID, FM_ERR_LIMIT  as fm_engine_score().
+ */
+FM_MUST_USE fm_status_t fm_engine_score_value(fm_engine_scorer_t *scorer,
+                                              const int32_t *tokens,
+                                              size_t count, const float *weight,
+                                              double *value_out,
+                                              fm_error_t *err);
+
+typedef enum fm_engine_pooling {
+    FM_ENGINE_POOL_MEAN, /**< of the states of all tokens */
+    FM_ENGINE_POOL_LAST  /**< the state of the last one */
+} fm_engine_pooling_t;
+
+/**
+ * One vector of a text, from its final hidden states after the last norm.
+ * @param normalize   to length 1; a vector of zeros stays.
+ * @param vector_out  host [hidden_size].
+ * @retval FM_ERR_INVALID, FM_ERR_LIMIT  as fm_engine_score().
+ */
+FM_MUST_USE fm_status_t fm_engine_embed(fm_engine_scorer_t *scorer,
+                                        const int32_t *tokens, size_t count,
+                                        fm_engine_pooling_t pooling,
+                                        bool normalize, float *vector_out,
+                                        fm_error_t *err);
 
 #endif

@@ -17,22 +17,59 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+#define DIGEST                                                                 \
+    "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define COMPLETION "{\"text\": \"c\", \"tokens\": [1, 2]}"
+#define RECORD                                                                 \
+    "{\"output\": {\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": "       \
+    "\"r\", \"text\": \"t\", \"model\": \"" DIGEST "\", \"adapter\": "         \
+    "\"" DIGEST "\", \"state\": \"" DIGEST "\", \"logprobs\": [-1, -2], "      \
+    "\"prompt_tokens\": [1], \"completions\": [" COMPLETION ", " COMPLETION    \
+    "]}}"
+#define NUMBER "{\"output\": 1}"
+
+/* What upstream nodes gave: one of these for all, then a mix of them, so that
+ * some node of a chain finds each of its inputs whole. */
+static const char *const results[] = {
+    "{\"items\": [{\"output\": \"a\"}, {\"output\": {\"prompt\": \"p\", "
+    "\"chosen\": \"c\", \"rejected\": \"r\"}}], \"export\": [{\"a\": 1}]}",
+    "{\"items\": [" RECORD ", " RECORD "], \"parts\": {\"train\": [1]}}",
+    "{\"items\": [" NUMBER ", " NUMBER ", " NUMBER ", " NUMBER "]}",
+};
+#define RESULT_COUNT (sizeof(results) / sizeof(results[0]))
+
+struct world {
+    fm_json_t *results[RESULT_COUNT];
+    fm_json_t *files;
+    const fm_workflow_t *wf;
+    size_t turn;
+};
+
 static const fm_json_t *upstream(void *ctx, uint32_t node)
 {
-    (void)node;
-    return ctx;
+    const struct world *world = ctx;
+
+    if (world->turn < RESULT_COUNT) {
+        return world->results[world->turn];
+    }
+    /* rewards are numbers, all else is a record that fits most readers */
+    bool number =
+        strcmp(fm_workflow_node(world->wf, node)->task_type, "reward") == 0 ||
+        strcmp(fm_workflow_node(world->wf, node)->task_type, "score") == 0;
+    return world->results[number ? 2 : 1];
 }
 
-static void expand_all(const fm_workflow_t *wf, fm_json_t *result)
+static void expand_all(const fm_workflow_t *wf, struct world *world)
 {
     for (uint32_t i = 0; i < fm_workflow_node_count(wf) && i < 64; i++) {
         fm_workflow_work_t work = {0};
         fm_error_t err = {0};
         bool met = false;
         fm_status_t rc =
-            fm_workflow_condition(wf, i, upstream, result, &met, &err);
+            fm_workflow_condition(wf, i, upstream, world, &met, &err);
         if (rc == FM_OK) {
-            rc = fm_workflow_expand(wf, i, NULL, upstream, result, &work, &err);
+            rc = fm_workflow_expand(wf, i, world->files, upstream, world, &work,
+                                    &err);
         }
         if (rc < 0 && !err.text[0]) {
             abort();
@@ -41,13 +78,31 @@ static void expand_all(const fm_workflow_t *wf, fm_json_t *result)
     }
 }
 
+static void expand_each(const fm_workflow_t *wf)
+{
+    struct world world = {.wf = wf, .files = fm_json_object()};
+    bool made = world.files != NULL;
+
+    for (size_t i = 0; made && i < fm_workflow_file_count(wf); i++) {
+        made = fm_json_set(world.files, fm_workflow_file(wf, i)->key,
+                           fm_json_string(DIGEST)) == FM_OK;
+    }
+    for (size_t i = 0; made && i < RESULT_COUNT; i++) {
+        made = fm_json_parse(results[i], strlen(results[i]), "result",
+                             &world.results[i], NULL) == FM_OK;
+    }
+    for (world.turn = 0; made && world.turn <= RESULT_COUNT; world.turn++) {
+        expand_all(wf, &world);
+    }
+    for (size_t i = 0; i < RESULT_COUNT; i++) {
+        fm_json_drop(world.results[i]);
+    }
+    fm_json_drop(world.files);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char text[] =
-        "{\"items\": [{\"output\": \"a\"}, {\"output\": {\"prompt\": \"p\", "
-        "\"chosen\": \"c\", \"rejected\": \"r\"}}], \"export\": [{\"a\": 1}]}";
     fm_workflow_t *wf = NULL;
-    fm_json_t *result = NULL;
     fm_error_t err = {0};
 
     fm_status_t rc =
@@ -58,10 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         return 0;
     }
-    if (fm_json_parse(text, strlen(text), "result", &result, &err) == FM_OK) {
-        expand_all(wf, result);
-    }
-    fm_json_drop(result);
+    expand_each(wf);
     fm_workflow_destroy(wf);
     return 0;
 }
@@ -92,6 +144,9 @@ static const char *const tokens[] = {
     "\xff",   "\xC3\xA9",
     "~",      "18446744073709551616",
     "@",      "taskType",
+    "reward", "steps",
+    "lora",   "adapters",
+    "grpo",   "code",
 };
 
 static void mutate(fm_buf_t *buf, const fm_buf_t *other, fm_rng_t *rng)

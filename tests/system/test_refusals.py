@@ -7,8 +7,8 @@ import subprocess
 
 import harness
 
-COMMANDS = ["run", "validate", "result", "lineage", "cas stat", "cas ls",
-            "cas get", "cas verify"]
+COMMANDS = ["run", "validate", "result", "lineage", "explain-miss",
+            "cas stat", "cas ls", "cas get", "cas verify"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 
@@ -131,8 +131,8 @@ class Refusals(harness.Case):
         self.assertEqual(list(nodes), ["a", "b", "c", "d"])
         for node in nodes.values():
             self.assertEqual(set(node), {
-                "name", "task", "trial", "state", "items", "ran", "shared",
-                "skipped", "error"})
+                "name", "task", "owner", "trial", "state", "items", "ran",
+                "shared", "skipped", "error"})
         self.assertEqual([nodes[n]["state"] for n in "abcd"],
                          ["done", "done", "failed", "failed"])
         self.assertEqual([nodes[n]["skipped"] for n in "abcd"],

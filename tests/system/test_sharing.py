@@ -105,6 +105,28 @@ class Sharing(harness.Case):
                          self.fabric).json()
         self.assertEqual(both, [lineage, alone])
 
+    def test_explain_miss_names_what_differs(self):
+        seeded = {"taskType": "command", "command": ["echo", "x"]}
+        self.run_json(self.workflow("pair", [
+            {"name": "s1", "spec": dict(seeded, seed=1)},
+            {"name": "s2", "spec": dict(seeded, seed=2)},
+            {"name": "twin", "spec": dict(seeded, seed=1)},
+            {"name": "long", "spec": echo(["y" * 70000, "x" * 70000])}]),
+            self.fabric)
+
+        def miss(a, b):
+            return self.call("explain-miss", a, b, "--json", "--fabric",
+                             self.fabric).json()
+
+        self.assertEqual(miss("pair/s1", "pair/s2")["differences"],
+                         [{"path": "params.seed", "a": 1, "b": 2}])
+        self.assertTrue(miss("pair/s1", "pair/twin/0")["same"])
+        # values that live in the store are compared by what they hold
+        self.assertEqual([row["path"] for row in miss(
+            "pair/long/0", "pair/long/1")["differences"]], ["value.value"])
+        self.assertIn("params.seed", self.call(
+            "explain-miss", "pair/s1", "pair/s2", "--fabric", self.fabric).out)
+
 
 if __name__ == "__main__":
     harness.main()

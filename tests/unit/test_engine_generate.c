@@ -356,11 +356,11 @@ static void test_refusals(void)
     d.tokens[4][0] = 40;
     CU_ASSERT(fixture_refused(
         fm_engine_generate(f.model, d.prompts, PROMPTS, &o, done, &f.err),
-        FM_ERR_INVALID, &f.err, "prompt 4, token 0 is 40"));
+        FM_ERR_INVALID, &f.err, "prompt 4: token 0 is 40"));
     d.prompts[3].count = 0;
     CU_ASSERT(fixture_refused(
         fm_engine_generate(f.model, d.prompts, PROMPTS, &o, done, &f.err),
-        FM_ERR_INVALID, &f.err, "prompt 3 is empty"));
+        FM_ERR_INVALID, &f.err, "prompt 3: the prompt is empty"));
     data_fill(&d);
     FM_ASSERT_OK(fm_engine_model_write(f.model, 0, 1, &bad, &f.err), &f.err);
     d.tokens[6][0] = 0; /* the token with the NaN embedding */

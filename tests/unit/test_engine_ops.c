@@ -1,120 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Every operation of the CPU backend against a plain float64 twin: values
- * directly, gradients against central differences of the twin.  The twin's
- * differences are good to 1e-8, so the tolerance is float32's alone.
- */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/mem.h"
-#include "base/rng.h"
-#include "engine/backend.h"
-#include "fmtest.h"
+/* The layers' operations against their twins; what stands around the layers is
+ * in test_engine_ops_train.c. */
+#include "engine_twin.h"
 
 /* Odd sizes: every loop has a tail. */
 enum { ROWS = 5, WIDTH = 37, OUT = 11, VOCAB = 53 };
 enum { HEADS = 4, KV = 2, DIM = 22, QKV = (HEADS + 2 * KV) * DIM };
-enum { TOKENS = 80, SEQUENCES = 3, PROBES = 150 };
+enum { TOKENS = 80, SEQUENCES = 3 };
 
-static const fm_engine_heads_t heads = {
+static fm_engine_heads_t heads = {
     .heads = HEADS, .kv_heads = KV, .head_dim = DIM};
 static const int32_t offsets[SEQUENCES + 1] = {0, 70, 71, 80};
 static const fm_engine_pack_t pack = {
     .offsets = offsets, .count = SEQUENCES, .longest = 70};
-
-/** y = f(x) in float64. */
-typedef void (*twin_fn)(const double *x, double *y);
-
-static fm_engine_backend_t *be;
-static fm_rng_t rng;
-
-static float *floats(size_t count)
-{
-    float *block = fm_calloc(count, sizeof(*block));
-
-    CU_ASSERT_PTR_NOT_NULL_FATAL(block);
-    return block;
-}
-
-static float *random_floats(size_t count)
-{
-    float *block = floats(count);
-
-    for (size_t i = 0; i < count; i++) {
-        block[i] = (float)fm_rng_normal(&rng);
-    }
-    return block;
-}
-
-static double *widen(const float *x, size_t count)
-{
-    double *wide = fm_calloc(count, sizeof(*wide));
-
-    CU_ASSERT_PTR_NOT_NULL_FATAL(wide);
-    for (size_t i = 0; i < count; i++) {
-        wide[i] = (double)x[i];
-    }
-    return wide;
-}
-
-static void check_close(const char *what, double got, double want, double size)
-{
-    bool good = fabs(got - want) <= 2e-5 * size + 2e-5 * fabs(want);
-
-    if (!good) {
-        (void)fprintf(stderr, "%s: got %.9g, want %.9g\n", what, got, want);
-    }
-    CU_ASSERT(good);
-}
-
-static void check_values(const char *what, twin_fn twin, const float *x,
-                         size_t n, const float *y, size_t m)
-{
-    double *in = widen(x, n);
-    double *out = fm_calloc(m, sizeof(*out));
-
-    CU_ASSERT_PTR_NOT_NULL_FATAL(out);
-    twin(in, out);
-    for (size_t i = 0; i < m; i++) {
-        check_close(what, (double)y[i], out[i], 1);
-    }
-    free(in);
-    free(out);
-}
-
-/* dx against d(Σ r·y)/dx, at up to PROBES elements. */
-static void check_gradient(const char *what, twin_fn twin, const float *x,
-                           size_t n, const float *r, size_t m, const float *dx)
-{
-    const double h = 1e-5;
-    double *in = widen(x, n);
-    double *out = fm_calloc(m, sizeof(*out));
-    double largest = 0;
-
-    CU_ASSERT_PTR_NOT_NULL_FATAL(out);
-    for (size_t i = 0; i < n; i++) {
-        largest = fmax(largest, fabs((double)dx[i]));
-    }
-    CU_ASSERT(largest > 1e-3);
-    for (size_t probe = 0; probe < n && probe < PROBES; probe++) {
-        size_t i = n <= PROBES ? probe : (size_t)fm_rng_below(&rng, n);
-        double slope = 0;
-        for (int side = 1; side >= -1; side -= 2) {
-            double keep = in[i];
-            in[i] += side * h;
-            twin(in, out);
-            in[i] = keep;
-            for (size_t j = 0; j < m; j++) {
-                slope += side * (double)r[j] * out[j] / (2 * h);
-            }
-        }
-        check_close(what, (double)dx[i], slope, largest);
-    }
-    free(in);
-    free(out);
-}
 
 /* --- RMS norm: x = [rows, width] then weight[width] ----------------------- */
 
@@ -148,6 +46,7 @@ static void test_rmsnorm(void)
     check_values("rmsnorm", rmsnorm_twin, x, n, y, m);
     be->ops->rmsnorm_backward(be, dx, dx + m, r, x, x + m, rstd, ROWS, WIDTH);
     check_gradient("rmsnorm gradient", rmsnorm_twin, x, n, r, m, dx);
+    check_gradient_from("rmsnorm weight", rmsnorm_twin, x, n, r, m, dx, m);
     free(x);
     free(r);
     free(y);
@@ -222,6 +121,110 @@ static void test_linear_rows_invariant(void)
     free(one);
 }
 
+/* --- bias: x[rows, n] then bias[n] --------------------------------------- */
+
+static void bias_twin(const double *x, double *y)
+{
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t i = 0; i < WIDTH; i++) {
+            y[r * WIDTH + i] = x[r * WIDTH + i] + x[ROWS * WIDTH + i];
+        }
+    }
+}
+
+static void test_bias(void)
+{
+    size_t m = ROWS * WIDTH;
+    float *x = random_floats(m + WIDTH);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *dx = floats(m + WIDTH);
+
+    memcpy(y, x, m * sizeof(*y));
+    be->ops->bias_add(be, y, x + m, ROWS, WIDTH);
+    check_values("bias", bias_twin, x, m + WIDTH, y, m);
+    memcpy(dx, r, m * sizeof(*dx));
+    be->ops->bias_backward(be, dx + m, r, ROWS, WIDTH);
+    check_gradient("bias gradient", bias_twin, x, m + WIDTH, r, m, dx);
+    check_gradient_from("bias alone", bias_twin, x, m + WIDTH, r, m, dx, m);
+    be->ops->bias_backward(be, dx + m, r, ROWS, WIDTH); /* += */
+    for (size_t i = 0; i < WIDTH; i++) {
+        double sum = 0;
+        for (size_t row = 0; row < ROWS; row++) {
+            sum += (double)r[row * WIDTH + i];
+        }
+        check_close("bias twice", (double)dx[m + i], 2 * sum, 1);
+    }
+    free(x);
+    free(r);
+    free(y);
+    free(dx);
+}
+
+/* --- norms of heads: x = qkv[rows, …], q_weight[dim], k_weight[dim] ------- */
+
+enum { NORMED = HEADS + KV };
+
+static void head_norm_twin(const double *x, double *y)
+{
+    const double *weights = x + ROWS * QKV;
+
+    memcpy(y, x, ROWS * QKV * sizeof(*y));
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t h = 0; h < NORMED; h++) {
+            const double *weight = weights + (h < HEADS ? 0 : DIM);
+            const double *from = x + r * QKV + h * DIM;
+            double sum = 0;
+            for (size_t i = 0; i < DIM; i++) {
+                sum += from[i] * from[i];
+            }
+            double scale = 1 / sqrt(sum / DIM + (double)1e-5F);
+            for (size_t i = 0; i < DIM; i++) {
+                y[r * QKV + h * DIM + i] = from[i] * scale * weight[i];
+            }
+        }
+    }
+}
+
+static void test_head_norm(void)
+{
+    size_t m = ROWS * QKV;
+    size_t n = m + 2 * DIM;
+    float *x = random_floats(n);
+    float *r = random_floats(m);
+    float *y = floats(m);
+    float *bare = floats(m);
+    float *dx = floats(n);
+    float *frozen = floats(m);
+    float *unit = floats(ROWS * NORMED * DIM);
+    float rstd[ROWS * NORMED];
+
+    memcpy(y, x, m * sizeof(*y));
+    memcpy(bare, x, m * sizeof(*bare));
+    be->ops->head_norm_forward(be, y, unit, rstd, x + m, x + m + DIM, 1e-5F,
+                               ROWS, &heads);
+    check_values("head norm", head_norm_twin, x, n, y, m);
+    be->ops->head_norm_forward(be, bare, NULL, NULL, x + m, x + m + DIM, 1e-5F,
+                               ROWS, &heads);
+    CU_ASSERT(memcmp(bare, y, m * sizeof(*y)) == 0);
+    memcpy(dx, r, m * sizeof(*dx));
+    memcpy(frozen, r, m * sizeof(*dx));
+    be->ops->head_norm_backward(be, dx, dx + m, dx + m + DIM, unit, rstd, x + m,
+                                x + m + DIM, ROWS, &heads);
+    check_gradient("head norm gradient", head_norm_twin, x, n, r, m, dx);
+    check_gradient_from("head norm weights", head_norm_twin, x, n, r, m, dx, m);
+    be->ops->head_norm_backward(be, frozen, NULL, NULL, unit, rstd, x + m,
+                                x + m + DIM, ROWS, &heads);
+    CU_ASSERT(memcmp(frozen, dx, m * sizeof(*dx)) == 0);
+    free(x);
+    free(r);
+    free(y);
+    free(bare);
+    free(dx);
+    free(frozen);
+    free(unit);
+}
+
 /* --- rotary ----------------------------------------------------------------
  */
 
@@ -283,11 +286,14 @@ static void attend(const double *qkv, size_t begin, size_t row, size_t head,
 {
     size_t group = head / (HEADS / KV);
     const double *q = qkv + row * QKV + head * DIM;
+    size_t low = heads.window && row + 1 > begin + heads.window
+                     ? row + 1 - heads.window
+                     : begin;
     double weights[TOKENS];
     double total = 0;
 
     memset(out, 0, DIM * sizeof(*out));
-    for (size_t j = begin; j <= row; j++) {
+    for (size_t j = low; j <= row; j++) {
         const double *k = qkv + j * QKV + (HEADS + group) * DIM;
         double score = 0;
         for (size_t i = 0; i < DIM; i++) {
@@ -296,7 +302,7 @@ static void attend(const double *qkv, size_t begin, size_t row, size_t head,
         weights[j] = exp(score);
         total += weights[j];
     }
-    for (size_t j = begin; j <= row; j++) {
+    for (size_t j = low; j <= row; j++) {
         const double *v = qkv + j * QKV + (HEADS + KV + group) * DIM;
         for (size_t i = 0; i < DIM; i++) {
             out[i] += weights[j] / total * v[i];
@@ -317,7 +323,10 @@ static void attention_twin(const double *x, double *y)
     }
 }
 
-static void test_attention(void)
+/* None; itself alone; across tiles of 64; a tile; all of the longest. */
+static const size_t windows[] = {0, 1, 7, 64, 69, 70, 1000};
+
+static void check_attention(void)
 {
     size_t n = TOKENS * QKV;
     size_t m = TOKENS * HEADS * DIM;
@@ -338,39 +347,152 @@ static void test_attention(void)
     free(lse);
 }
 
-/* Decoding against the cache gives what the packed forward gives. */
-static void test_attention_decode(void)
+static void test_attention(void)
 {
-    enum { CAPACITY = 70 };
-    size_t m = TOKENS * HEADS * DIM;
+    for (size_t i = 0; i < FM_COUNT_OF(windows); i++) {
+        heads.window = windows[i];
+        check_attention();
+    }
+    heads.window = 0;
+}
+
+/* Against pages that lie anywhere, a sequence in pieces of any length: what
+ * the packed forward gives, and the same bits for any pieces. */
+static void check_pages(size_t window)
+{
+    enum { STRIDE = 5, PAGES = SEQUENCES * STRIDE };
+    size_t width = HEADS * DIM;
+    size_t page = FM_ENGINE_PAGE_TOKENS * KV * DIM;
     float *x = random_floats(TOKENS * QKV);
-    float *y = floats(m);
-    float *one = floats(HEADS * DIM);
+    float *y = floats(TOKENS * width);
+    float *out = floats(TOKENS * width);
+    float *first = floats(TOKENS * width);
     float *lse = floats(TOKENS * HEADS);
-    fm_engine_cache_t cache = {.keys = floats(SEQUENCES * CAPACITY * KV * DIM),
-                               .values =
-                                   floats(SEQUENCES * CAPACITY * KV * DIM),
-                               .capacity = CAPACITY};
+    fm_engine_cache_t cache = {.keys = floats(PAGES * page),
+                               .values = floats(PAGES * page)};
+    int32_t tables[PAGES];
+    fm_engine_heads_t h = heads;
 
     be->ops->attention_forward(be, y, lse, x, &pack, &heads);
-    for (int32_t s = 0; s < SEQUENCES; s++) {
+    h.window = window;
+    for (size_t i = 0; i < PAGES; i++) {
+        tables[i] = (int32_t)((7 * i + 3) % PAGES); /* 7 and PAGES: coprime */
+    }
+    for (int32_t piece = 1; piece < 40; piece += 3) {
+        for (size_t i = 0; i < PAGES * page; i++) { /* never read */
+            cache.keys[i] = cache.values[i] = NAN;
+        }
+        for (int32_t s = 0; s < SEQUENCES; s++) {
+            int32_t end = offsets[s + 1];
+            for (int32_t row = offsets[s]; row < end; row += piece) {
+                int32_t ids[2][40];
+                int32_t count = end - row < piece ? end - row : piece;
+                for (int32_t i = 0; i < count; i++) {
+                    ids[0][i] = s;
+                    ids[1][i] = row - offsets[s] + i;
+                }
+                const fm_engine_paging_t paging = {ids[0], ids[1], tables,
+                                                   STRIDE};
+                const float *qkv = x + (size_t)row * QKV;
+                be->ops->cache_store(be, &cache, qkv, &paging, (size_t)count,
+                                     &h);
+                be->ops->attention_pages(be, out + (size_t)row * width, qkv,
+                                         &cache, &paging, (size_t)count, &h);
+            }
+        }
+        if (piece == 1) {
+            memcpy(first, out, TOKENS * width * sizeof(*out));
+        }
+        CU_ASSERT(memcmp(first, out, TOKENS * width * sizeof(*out)) == 0);
+    }
+    for (size_t i = 0; window == 0 && i < TOKENS * width; i++) {
+        check_close("pages", (double)out[i], (double)y[i], 1);
+    }
+    for (int32_t s = 0; window > 0 && s < SEQUENCES; s++) {
         for (int32_t row = offsets[s]; row < offsets[s + 1]; row++) {
-            const float *qkv = x + (size_t)row * QKV;
-            int32_t at = row - offsets[s];
-            be->ops->cache_store(be, &cache, qkv, &s, &at, 1, &heads);
-            be->ops->attention_decode(be, one, qkv, &cache, &s, &at, 1, &heads);
-            for (size_t i = 0; i < HEADS * DIM; i++) {
-                check_close("decode", (double)one[i],
-                            (double)y[(size_t)row * HEADS * DIM + i], 1);
+            int32_t begin = row + 1 - (int32_t)window;
+            begin = begin < offsets[s] ? offsets[s] : begin;
+            for (size_t head = 0; head < HEADS; head++) {
+                double want[DIM];
+                double wide[TOKENS * QKV];
+                for (size_t i = 0; i < TOKENS * QKV; i++) {
+                    wide[i] = (double)x[i];
+                }
+                attend(wide, (size_t)begin, (size_t)row, head, want);
+                for (size_t i = 0; i < DIM; i++) {
+                    size_t at = ((size_t)row * HEADS + head) * DIM + i;
+                    check_close("window", (double)out[at], want[i], 1);
+                }
             }
         }
     }
     free(x);
     free(y);
-    free(one);
+    free(out);
+    free(first);
     free(lse);
     free(cache.keys);
     free(cache.values);
+}
+
+static void test_attention_pages(void)
+{
+    check_pages(0);
+    check_pages(1);
+    check_pages(5);
+    check_pages(20);
+}
+
+/* --- adapters by row -------------------------------------------------------
+ */
+
+static void test_lora_rows(void)
+{
+    enum { MANY = 19, ADAPTERS = 4, RANK = 24, LDO = OUT + 3 };
+    float *x = random_floats(MANY * WIDTH);
+    float *a = random_floats(ADAPTERS * RANK * WIDTH);
+    float *b = random_floats(ADAPTERS * RANK * OUT);
+    float *start = random_floats(MANY * LDO);
+    float *out = floats(MANY * LDO);
+    float *one = floats(LDO);
+    int32_t which[MANY];
+    fm_engine_lora_t loras[ADAPTERS];
+
+    for (size_t i = 0; i < ADAPTERS; i++) {
+        loras[i] = (fm_engine_lora_t){a + i * RANK * WIDTH, b + i * RANK * OUT,
+                                      1 + 7 * i, 0.5F + (float)i};
+    }
+    loras[2].a = NULL;
+    for (size_t r = 0; r < MANY; r++) {
+        which[r] = (int32_t)(r * r / 3 % (ADAPTERS + 1)) - 1;
+    }
+    memcpy(out, start, MANY * LDO * sizeof(*out));
+    be->ops->lora_rows(be, out, LDO, x, MANY, WIDTH, OUT, loras, which);
+    for (size_t r = 0; r < MANY; r++) {
+        const fm_engine_lora_t *l = which[r] < 0 ? NULL : &loras[which[r]];
+        memcpy(one, start + r * LDO, LDO * sizeof(*one));
+        be->ops->lora_rows(be, one, LDO, x + r * WIDTH, 1, WIDTH, OUT, loras,
+                           &which[r]);
+        CU_ASSERT(memcmp(one, out + r * LDO, LDO * sizeof(*one)) == 0);
+        for (size_t o = 0; o < LDO; o++) {
+            double want = (double)start[r * LDO + o];
+            for (size_t j = 0; o < OUT && l && l->a && j < l->rank; j++) {
+                double low = 0;
+                for (size_t i = 0; i < WIDTH; i++) {
+                    low +=
+                        (double)x[r * WIDTH + i] * (double)l->a[j * WIDTH + i];
+                }
+                want += (double)l->scale * low * (double)l->b[o * l->rank + j];
+            }
+            check_close("lora rows", (double)out[r * LDO + o], want, 100);
+        }
+    }
+    free(x);
+    free(a);
+    free(b);
+    free(start);
+    free(out);
+    free(one);
 }
 
 /* --- gated activation -------------------------------------------------------
@@ -407,138 +529,20 @@ static void test_swiglu(void)
     free(dx);
 }
 
-/* --- log-probability ---------------------------------------------------------
- */
-
-static const int32_t targets[ROWS] = {0, 52, 17, 48, 47};
-
-static void logprob_twin(const double *x, double *y)
-{
-    for (size_t r = 0; r < ROWS; r++) {
-        double total = 0;
-        for (size_t i = 0; i < VOCAB; i++) {
-            total += exp(x[r * VOCAB + i]);
-        }
-        y[r] = x[r * VOCAB + (size_t)targets[r]] - log(total);
-    }
-}
-
-static void test_logprob(void)
-{
-    size_t n = ROWS * VOCAB;
-    float *x = random_floats(n);
-    float *dx = floats(n);
-    float scales[ROWS] = {1, -0.5F, 2, 0.25F, -3};
-    float y[ROWS];
-
-    memcpy(dx, x, n * sizeof(*x));
-    be->ops->logprob(be, y, dx, targets, NULL, ROWS, VOCAB);
-    CU_ASSERT(memcmp(dx, x, n * sizeof(*x)) == 0);
-    check_values("logprob", logprob_twin, x, n, y, ROWS);
-    be->ops->logprob(be, y, dx, targets, scales, ROWS, VOCAB);
-    check_gradient("logprob gradient", logprob_twin, x, n, scales, ROWS, dx);
-
-    x[0] = 1e4F; /* no overflow */
-    x[VOCAB + 50] = NAN;
-    x[2 * VOCAB + 3] = INFINITY;
-    be->ops->logprob(be, y, x, targets, NULL, ROWS, VOCAB);
-    CU_ASSERT(y[0] == 0);
-    CU_ASSERT(isnan(y[1]) && !isfinite(y[2]) && isfinite(y[3]));
-    free(x);
-    free(dx);
-}
-
-/* --- rows, optimiser
- * ---------------------------------------------------------- */
-
-static void test_gather_scatter(void)
-{
-    const int32_t ids[4] = {2, 0, 2, 1};
-    float *table = random_floats(3 * WIDTH);
-    float *out = floats(4 * WIDTH);
-    float *back = floats(3 * WIDTH);
-
-    be->ops->gather(be, out, table, ids, 4, WIDTH);
-    be->ops->scatter_add(be, back, out, ids, 4, WIDTH);
-    for (size_t i = 0; i < WIDTH; i++) {
-        CU_ASSERT(out[WIDTH + i] == table[i]);
-        CU_ASSERT(back[i] == table[i]);
-        CU_ASSERT(back[WIDTH + i] == table[WIDTH + i]);
-        CU_ASSERT(back[2 * WIDTH + i] == 2 * table[2 * WIDTH + i]);
-    }
-    free(table);
-    free(out);
-    free(back);
-}
-
-static void test_adamw(void)
-{
-    const fm_engine_adamw_t u = {.learning_rate = 0.01F,
-                                 .beta1 = 0.9F,
-                                 .beta2 = 0.99F,
-                                 .eps = 1e-6F,
-                                 .weight_decay = 0.1F,
-                                 .correction1 = 0.1F,
-                                 .correction2 = 0.01F,
-                                 .grad_scale = 0.5F};
-    float *p = random_floats(WIDTH);
-    float *g = random_floats(WIDTH);
-    float *m = random_floats(WIDTH);
-    float *v = random_floats(WIDTH);
-    double squares = 0;
-    double sum = 0;
-
-    for (size_t i = 0; i < WIDTH; i++) {
-        v[i] *= v[i];
-    }
-    double *p0 = widen(p, WIDTH);
-    double *m0 = widen(m, WIDTH);
-    double *v0 = widen(v, WIDTH);
-    be->ops->adamw(be, p, g, m, v, WIDTH, &u);
-    be->ops->sum_squares(be, &squares, g, WIDTH);
-    for (size_t i = 0; i < WIDTH; i++) {
-        double grad = (double)g[i] * 0.5;
-        double m1 = 0.9 * m0[i] + 0.1 * grad;
-        double v1 = 0.99 * v0[i] + 0.01 * grad * grad;
-        double step = m1 / 0.1 / (sqrt(v1 / 0.01) + 1e-6);
-        check_close("m", (double)m[i], m1, 1);
-        check_close("v", (double)v[i], v1, 1);
-        check_close("param", (double)p[i], p0[i] - 0.01 * (step + 0.1 * p0[i]),
-                    1);
-        sum += (double)g[i] * (double)g[i];
-    }
-    CU_ASSERT(fabs(squares - sum) < 1e-12 * sum);
-    free(p);
-    free(g);
-    free(m);
-    free(v);
-    free(p0);
-    free(m0);
-    free(v0);
-}
-
 int main(void)
 {
     static const fm_test_case_t cases[] = {
         {"rmsnorm", test_rmsnorm},
         {"linear", test_linear},
         {"linear rows do not depend on others", test_linear_rows_invariant},
+        {"bias", test_bias},
+        {"norms of heads", test_head_norm},
         {"rope", test_rope},
         {"attention", test_attention},
-        {"attention against the cache", test_attention_decode},
+        {"attention against pages", test_attention_pages},
+        {"adapters by row", test_lora_rows},
         {"swiglu", test_swiglu},
-        {"logprob", test_logprob},
-        {"gather and scatter", test_gather_scatter},
-        {"adamw", test_adamw},
     };
-    fm_error_t err = {0};
 
-    if (fm_engine_backend_create_cpu(&be, &err) < 0) {
-        (void)fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
-    fm_rng_init(&rng, 7);
-    int failed = fm_test_main("engine operations", cases, FM_COUNT_OF(cases));
-    fm_engine_backend_destroy(be);
-    return failed;
+    return twin_main("engine operations", cases, FM_COUNT_OF(cases));
 }

@@ -234,8 +234,10 @@ static void check_sft(const char *name, size_t micro_batch_tokens)
     reference_open(&r, name);
     samples_read(&r, &s);
     fm_engine_train_options_t options = options_read(&r, micro_batch_tokens);
-    FM_ASSERT_OK(fm_engine_trainer_create(r.model, &options, &trainer, &r.err),
-                 &r.err);
+    FM_ASSERT_OK(
+        fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
+                                 &options, &trainer, &r.err),
+        &r.err);
     size_t size = fm_engine_model_size(r.model);
     float *host = fm_malloc(size * sizeof(*host));
     CU_ASSERT_PTR_NOT_NULL_FATAL(host);
@@ -253,9 +255,10 @@ static void check_sft(const char *name, size_t micro_batch_tokens)
         CU_ASSERT(fabs(m.learning_rate -
                        fm_json_get_real(want, "learning_rate", -1)) < 1e-12);
         if (i == 0) {
-            FM_ASSERT_OK(
-                fm_engine_trainer_read_gradient(trainer, 0, size, host, &r.err),
-                &r.err);
+            FM_ASSERT_OK(fm_engine_trainer_read(trainer, 0,
+                                                FM_ENGINE_PLANE_GRADIENT, 0,
+                                                size, host, &r.err),
+                         &r.err);
             compare_tensors(&r, host, "sft_gradient");
         }
     }
@@ -313,23 +316,26 @@ static void check_dpo(const char *name, size_t micro_batch_tokens)
     reference_open(&r, name);
     pairs_read(&r, &p);
     fm_engine_train_options_t options = options_read(&r, micro_batch_tokens);
-    FM_ASSERT_OK(fm_engine_trainer_create(r.model, &options, &trainer, &r.err),
-                 &r.err);
+    FM_ASSERT_OK(
+        fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
+                                 &options, &trainer, &r.err),
+        &r.err);
     size_t size = fm_engine_model_size(r.model);
     float *host = fm_malloc(size * sizeof(*host));
     CU_ASSERT_PTR_NOT_NULL_FATAL(host);
     double beta = fm_json_get_real(r.json, "beta", -1);
-    FM_ASSERT_OK(
-        fm_engine_trainer_dpo(trainer, p.items, p.count, beta, &m, &r.err),
-        &r.err);
+    FM_ASSERT_OK(fm_engine_trainer_dpo(trainer, p.items, p.count,
+                                       &(fm_engine_dpo_options_t){.beta = beta},
+                                       &m, &r.err),
+                 &r.err);
     CU_ASSERT(near(m.loss, fm_json_get_real(r.json, "dpo_loss", -1)));
     /* references were set 1.5 below and 0.75 above the policy */
     CU_ASSERT(near(m.reward_chosen, beta * 1.5));
     CU_ASSERT(near(m.reward_rejected, beta * -0.75));
     CU_ASSERT(near(m.margin, beta * 2.25) && near(m.accuracy, 1));
-    FM_ASSERT_OK(
-        fm_engine_trainer_read_gradient(trainer, 0, size, host, &r.err),
-        &r.err);
+    FM_ASSERT_OK(fm_engine_trainer_read(trainer, 0, FM_ENGINE_PLANE_GRADIENT, 0,
+                                        size, host, &r.err),
+                 &r.err);
     compare_tensors(&r, host, "dpo_gradient");
     free(host);
     fm_engine_trainer_destroy(trainer);

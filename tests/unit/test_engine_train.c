@@ -11,6 +11,8 @@
 
 enum { SAMPLES = 6, LONGEST = 30 };
 
+static const fm_engine_dpo_options_t dpo_options = {.beta = 0.1};
+
 struct data {
     fm_engine_sample_t samples[SAMPLES];
     int32_t tokens[SAMPLES][LONGEST];
@@ -48,8 +50,10 @@ static void trainer_open(struct fixture *f,
                          fm_engine_trainer_t **trainer)
 {
     fixture_open(f, 1);
-    FM_ASSERT_OK(fm_engine_trainer_create(f->model, options, trainer, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(
+        fm_engine_trainer_create(&(fm_engine_parts_t){.model = f->model},
+                                 options, trainer, &f->err),
+        &f->err);
 }
 
 static void trainer_close(struct fixture *f, fm_engine_trainer_t **trainer)
@@ -172,9 +176,9 @@ static void test_dpo_learns(void)
     trainer_open(&f, &options, &trainer);
     pairs_score(&f, pairs, SAMPLES - 1);
     for (int i = 0; i < 30; i++) {
-        FM_ASSERT_OK(
-            fm_engine_trainer_dpo(trainer, pairs, SAMPLES - 1, 0.1, &m, &f.err),
-            &f.err);
+        FM_ASSERT_OK(fm_engine_trainer_dpo(trainer, pairs, SAMPLES - 1,
+                                           &dpo_options, &m, &f.err),
+                     &f.err);
         if (i == 0) { /* policy = reference: every margin is zero */
             CU_ASSERT(fabs(m.loss - log(2)) < 1e-5);
             CU_ASSERT(fabs(m.margin) < 1e-4);
@@ -206,8 +210,10 @@ static void state_take(struct fixture *f, const fm_engine_trainer_t *trainer,
     for (int i = 0; i < 2; i++) {
         s->moments[i] = fm_malloc(size * sizeof(float));
         CU_ASSERT_PTR_NOT_NULL_FATAL(s->moments[i]);
-        FM_ASSERT_OK(fm_engine_trainer_read(trainer, (fm_engine_moment_t)i, 0,
-                                            size, s->moments[i], &f->err),
+        FM_ASSERT_OK(fm_engine_trainer_read(
+                         trainer, 0,
+                         (fm_engine_plane_t)(FM_ENGINE_PLANE_FIRST + i), 0,
+                         size, s->moments[i], &f->err),
                      &f->err);
     }
 }
@@ -220,8 +226,10 @@ static void state_put(struct fixture *f, fm_engine_trainer_t *trainer,
     FM_ASSERT_OK(fm_engine_model_write(f->model, 0, size, s->params, &f->err),
                  &f->err);
     for (int i = 0; i < 2; i++) {
-        FM_ASSERT_OK(fm_engine_trainer_write(trainer, (fm_engine_moment_t)i, 0,
-                                             size, s->moments[i], &f->err),
+        FM_ASSERT_OK(fm_engine_trainer_write(
+                         trainer, 0,
+                         (fm_engine_plane_t)(FM_ENGINE_PLANE_FIRST + i), 0,
+                         size, s->moments[i], &f->err),
                      &f->err);
     }
     fm_engine_trainer_set_step(trainer, s->step);
@@ -256,8 +264,8 @@ static void steps_run(struct fixture *f, fm_engine_trainer_t *trainer, int from,
     pairs_fill(pairs, &d);
     for (int i = from; i < to; i++) {
         if (i % 3 == 2) {
-            FM_ASSERT_OK(fm_engine_trainer_dpo(trainer, pairs, SAMPLES - 1, 0.1,
-                                               NULL, &f->err),
+            FM_ASSERT_OK(fm_engine_trainer_dpo(trainer, pairs, SAMPLES - 1,
+                                               &dpo_options, NULL, &f->err),
                          &f->err);
             continue;
         }
@@ -370,7 +378,8 @@ static void test_option_refusals(void)
         o.warmup_steps = i == 4 ? 61 : o.warmup_steps;
         o.micro_batch_tokens = i == 5 ? 0 : o.micro_batch_tokens;
         CU_ASSERT(fixture_refused(
-            fm_engine_trainer_create(f.model, &o, &trainer, &f.err),
+            fm_engine_trainer_create(&(fm_engine_parts_t){.model = f.model}, &o,
+                                     &trainer, &f.err),
             FM_ERR_INVALID, &f.err, names[i]));
         CU_ASSERT_PTR_NULL(trainer);
     }
@@ -404,14 +413,16 @@ static void test_step_refusals(void)
         FM_ERR_INVALID, &f.err, "sample 4 has 1 tokens"));
     pairs[2].rejected_count = 0;
     CU_ASSERT(fixture_refused(
-        fm_engine_trainer_dpo(trainer, pairs, 3, 0.1, NULL, &f.err),
+        fm_engine_trainer_dpo(trainer, pairs, 3, &dpo_options, NULL, &f.err),
         FM_ERR_INVALID, &f.err, "pair 2"));
     CU_ASSERT(fixture_refused(
-        fm_engine_trainer_dpo(trainer, pairs, 2, 0, NULL, &f.err),
+        fm_engine_trainer_dpo(trainer, pairs, 2,
+                              &(fm_engine_dpo_options_t){.beta = 0}, NULL,
+                              &f.err),
         FM_ERR_INVALID, &f.err, "beta"));
     pairs[1].reference_chosen = NAN;
     CU_ASSERT(fixture_refused(
-        fm_engine_trainer_dpo(trainer, pairs, 2, 0.1, NULL, &f.err),
+        fm_engine_trainer_dpo(trainer, pairs, 2, &dpo_options, NULL, &f.err),
         FM_ERR_INVALID, &f.err, "pair 1"));
 
     /* token 39 alone gets a NaN embedding; sample 3 alone uses it */

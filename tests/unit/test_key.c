@@ -60,7 +60,9 @@ static void test_golden(void)
     for (size_t i = 0; i < fm_json_len(golden); i++) {
         const fm_json_t *row = fm_json_at(golden, i);
         int64_t seed = fm_json_get_int(row, "seed", 0);
+        int version = (int)fm_json_get_int(row, "version", 0);
         fm_key_parts_t parts = {.task_type = fm_json_get_str(row, "task_type"),
+                                .version = version,
                                 .params = fm_json_get(row, "params"),
                                 .value = fm_json_get(row, "value"),
                                 .seed = fm_json_get(row, "seed") ? &seed : NULL,

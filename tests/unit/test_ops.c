@@ -173,6 +173,8 @@ static void test_command(void)
                  "[{\"inputs\":{\"/etc/x\":{\"value\":1}}}]", "without ..");
     world_refuse(&world, "command", "{\"argv\":[\"printf\",\"\\\\377\"]}",
                  "[{}]", "not UTF-8");
+    world_refuse(&world, "command", "{\"argv\":[\"printf\",\"a\\\\0b\"]}",
+                 "[{}]", "U+0000");
     world_refuse(&world, "command", "{\"argv\":[\"yes\"]}", "[{}]",
                  "bytes on standard output");
     world_close(&world, true);
@@ -218,13 +220,23 @@ static void test_data(void)
              "{\"items\":[{\"x\":\"1\",\"y\":\"a \\\"b\\\"\\n,c\"},"
              "{\"x\":\"2\",\"y\":\"\"}]}");
     retrieve(&world, "csv", "x,y\n1\n", "", "line 2: 1 fields");
+    retrieve(&world, "csv", "x\n1\n\"a\nb\"\n1,2\n", "", "line 5: 2 fields");
+    retrieve(&world, "csv", "\xef\xbb\xbfx,y\r\n1,2\r\n", "",
+             "{\"items\":[{\"x\":\"1\",\"y\":\"2\"}]}");
+    retrieve(&world, "csv", "x,y\r1,2\r", "", "line 1: a carriage return");
+    retrieve(&world, "csv", "x,y\n1,\xff\n", "", "line 2: column y is not");
+    retrieve(&world, "csv", "x\n1\"2\n", "", "line 2: a quote inside");
+    retrieve(&world, "jsonl", "\xef\xbb\xbf{\"a\":1}\n", "",
+             "{\"items\":[{\"a\":1}]}");
+    retrieve(&world, "jsonl", "1\n\xff\n", "", "line 2");
+    retrieve(&world, "jsonl", "{\"a\":1,\"a\":2}\n", "", "duplicate");
     retrieve(&world, "csv", "x,x\n", "", "column 2");
     retrieve(&world, "csv", "x\n\"1", "", "never closed");
     retrieve(&world, "csv", "x\n\"1\"2\n", "", "after a closing quote");
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"y\"]",
              "{\"items\":[{\"y\":\"2\"}]}");
     retrieve(&world, "csv", "x,y\n1,2\n", "\"columns\":[\"z\"]", "no z");
-    retrieve(&world, "xml", "", "", "jsonl, csv or text");
+    retrieve(&world, "xml", "", "", "text or hdf5 is allowed");
     retrieve(&world, "jsonl", "1\n2\n3\n4\n5\n",
              "\"split\":{\"part\":\"all\",\"unit\":\"records\",\"from\":1,"
              "\"to\":-1}",
@@ -418,9 +430,9 @@ static void test_evaluate(void)
         fm_json_real_or(fm_json_path(value, "metrics.exact_match"), -1), 0);
     fm_json_drop(value);
     seen_fini(&seen);
-    world_refuse(
-        &world, "evaluate", "{\"model\":" MODEL ",\"metrics\":[\"bleu\"]}",
-        "[{\"samples\":[{\"text\":\"a\"}]}]", "exact_match are allowed");
+    world_refuse(&world, "evaluate",
+                 "{\"model\":" MODEL ",\"metrics\":[\"bleu\"]}",
+                 "[{\"samples\":[{\"text\":\"a\"}]}]", "win_rate are allowed");
     world_refuse(&world, "evaluate",
                  "{\"model\":" MODEL ",\"metrics\":[\"loss\"]}",
                  "[{\"samples\":[]}]", "samples");

@@ -21,7 +21,8 @@ static fm_json_t *random_json(fm_rng_t *rng, int depth)
         "0000000000000000000000000000000000000000000000000000000000000000"};
     static const char *const keys[] = {
         "model", "config", "seed",     "digest", "prompt",  "samples",
-        "pairs", "text",   "training", "steps",  "metrics", "value"};
+        "pairs", "text",   "training", "steps",  "metrics", "value",
+        "all",   "field",  "op",       "fields", "parts",   "records"};
     fm_json_t *value = NULL;
 
     switch (fm_rng_below(rng, depth > 2 ? 5 : 7)) {
@@ -106,11 +107,82 @@ static const char *const seeds[][3] = {
      "[{\"index\":0,\"value\":{\"pairs\":[{\"prompt\":\"a\",\"chosen\":\"b\","
      "\"rejected\":\"c\"}],\"reference\":[{\"chosen\":{\"logprob\":-1,"
      "\"tokens\":1},\"rejected\":{\"logprob\":-2,\"tokens\":1}}]}}]"},
+    {"lora_sft",
+     "{\"model\":" MODEL ",\"lora\":{\"r\":2,\"alpha\":4,\"dropout\":0.1,"
+     "\"target_modules\":[\"q_proj\"]},\"training\":{\"steps\":1}}",
+     "[{\"index\":0,\"value\":{\"samples\":[{\"text\":\"aa\"}]}}]"},
+    {"reward_model", "{\"model\":" MODEL ",\"training\":{\"steps\":1}}",
+     "[{\"index\":0,\"value\":{\"pairs\":[{\"prompt\":\"a\",\"chosen\":\"b\","
+     "\"rejected\":\"c\"}]}}]"},
+    {"ppo",
+     "{\"model\":" MODEL ",\"training\":{\"epochs\":1,\"kl_coef\":0.1,"
+     "\"target_kl\":null},\"iteration\":1,\"iterations\":2}",
+     "[{\"index\":0,\"value\":{\"state\":null,\"rollouts\":[{"
+     "\"prompt_tokens\":[256,97],\"completions\":[{\"tokens\":[98,257],"
+     "\"finish\":\"stop\"}]}],\"rewards\":[[1]],\"reference\":[[[-1,-2]]]}}]"},
+    {"grpo",
+     "{\"model\":" MODEL ",\"training\":{\"epochs\":1,\"group_size\":2,"
+     "\"beta\":0},\"iteration\":1,\"iterations\":2}",
+     "[{\"index\":0,\"value\":{\"state\":null,\"rollouts\":[{"
+     "\"prompt_tokens\":[256,97],\"completions\":[{\"tokens\":[98,257]},{"
+     "\"tokens\":[99]}]}],\"rewards\":[[1,0]],\"reference\":null}}]"},
     {"evaluate",
      "{\"model\":" MODEL ",\"metrics\":[\"loss\",\"exact_match\"],"
      "\"max_new_tokens\":2}",
      "[{\"index\":0,\"value\":{\"samples\":[{\"prompt\":\"a\",\"completion\":"
      "\"b\"}]}}]"},
+    {"evaluate",
+     "{\"model\":" MODEL ",\"metrics\":[\"pass_at_k\",\"win_rate\","
+     "\"accuracy\"],\"samples\":2,\"k\":[2],\"max_new_tokens\":2,"
+     "\"temperature\":1,\"reward\":[{\"kind\":\"numeric\",\"weight\":2}],"
+     "\"opponent\":{\"model\":" MODEL "}}",
+     "[{\"index\":0,\"value\":{\"samples\":[{\"prompt\":\"a\",\"answer\":0,"
+     "\"choices\":[\"b\",\"c\"],\"record\":{\"answer\":3}}]}}]"},
+    {"map",
+     "{\"method\":\"fields\",\"keep\":true,\"fields\":{\"a\":{\"from\":"
+     "\"b\",\"default\":1},\"c\":{\"template\":\"{b}{{\"}}}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"b\":2},{\"b\":\"x\"}]}}]"},
+    {"filter",
+     "{\"method\":\"where\",\"where\":{\"all\":[{\"any\":[{\"field\":\"b\","
+     "\"op\":\"ge\",\"value\":2},{\"field\":\"b\",\"op\":\"matches\","
+     "\"value\":\"x\"}]},{\"not\":{\"field\":\"c\",\"of\":\"length\",\"op\":"
+     "\"in\",\"value\":[1,2]}}]}}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"b\":2},{\"b\":\"3\"}]}}]"},
+    {"dedup",
+     "{\"method\":\"minhash\",\"fields\":[\"a\"],\"threshold\":0.5,"
+     "\"ngram\":2,\"permutations\":16,\"verify\":\"estimate\"}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"a\":\"x y z\"},{\"a\":\"x y "
+     "z\"},"
+     "{\"a\":\"p q\"}]}}]"},
+    {"dedup", "{\"method\":\"exact\",\"fields\":[\"a\",\"b\"]}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"a\":\"x\"},{\"a\":\"x\"}]}}]"},
+    {"split",
+     "{\"parts\":[{\"name\":\"a\",\"fraction\":0.5},{\"name\":\"b\"}],"
+     "\"stratify\":\"a\",\"seed\":1,\"shuffle\":true}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"a\":1},{\"a\":2},{}]}}]"},
+    {"shard", "{\"index\":1,\"count\":2,\"contiguous\":true}",
+     "[{\"index\":0,\"value\":{\"records\":[1,2,3]}}]"},
+    {"concat", "{}", "[{\"index\":0,\"value\":{\"lists\":[[1],[2,3]]}}]"},
+    {"sample", "{\"count\":2,\"weights\":\"w\",\"seed\":1}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"w\":1},{\"w\":2},{\"w\":3}]}}]"},
+    {"jsonl_export", "{\"fields\":{\"a\":\"b\"},\"required\":[\"a\"]}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"b\":1},{}]}}]"},
+    {"data_profiling", "{\"columns\":[\"a\"],\"top\":2,\"quantiles\":[0.5]}",
+     "[{\"index\":0,\"value\":{\"records\":[{\"a\":1},{\"a\":\"x y\"}]}}]"},
+    {"reward", "{\"kind\":\"numeric\",\"field\":\"a\",\"marker\":\"#\"}",
+     "[{\"index\":0,\"value\":{\"completion\":\"# "
+     "3%\",\"record\":{\"a\":3}}}]"},
+    {"reward",
+     "{\"kind\":\"json_schema\",\"extract\":true,\"schema\":{\"properties\":{"
+     "\"a\":{\"anyOf\":[{\"type\":\"integer\"},{\"pattern\":\"x\"}]}},"
+     "\"required\":[\"a\"],\"additionalProperties\":false}}",
+     "[{\"index\":0,\"value\":{\"completion\":\"{\\\"a\\\":1}\"}}]"},
+    {"reward",
+     "{\"kind\":\"regex\",\"pattern\":\"(a+)\",\"field\":\"a\",\"group\":1}",
+     "[{\"index\":0,\"value\":{\"completion\":\"caab\",\"record\":{\"a\":"
+     "\"aa\"}}}]"},
+    {"reward", "{\"kind\":\"length\",\"min_tokens\":1,\"max_tokens\":4}",
+     "[{\"index\":0,\"value\":{\"completion\":\"a b\"}}]"},
 };
 
 /* The file that the data_retrieval seed names. */
@@ -134,7 +206,7 @@ static void test_hostile(void)
     world_open(&world, "w");
     (void)world_store(&world, SEED_CSV, text);
     fm_rng_init(&rng, 20260101);
-    for (size_t i = 0; i < 1500; i++) {
+    for (size_t i = 0; i < 4000; i++) {
         const char *const *seed = seeds[i % FM_COUNT_OF(seeds)];
         fm_json_t *params = json_of(seed[1]), *items = json_of(seed[2]);
         seen_t seen = {0};

@@ -147,10 +147,11 @@ static const struct {
     {"apiVersion: flowmesh/v1\nmetadata: {nam: x}\nspec: {}\n", FM_ERR_INVALID,
      "t.yaml:2:12: unknown key nam in metadata"},
     {HEAD "  taskType: ehco\n", FM_ERR_INVALID,
-     "t.yaml:3:13: unknown taskType ehco; supported: echo, python, command, "
-     "data_retrieval, inference, sft, dpo, evaluate; did you mean echo?"},
-    {HEAD "  taskType: ppo\n", FM_ERR_UNSUPPORTED,
-     "t.yaml:3:13: taskType ppo is not supported by this version; supported: "},
+     "t.yaml:3:13: unknown taskType ehco; did you mean echo?; supported: echo, "
+     "python, command, data_retrieval, inference, embedding, score, reward, "
+     "sft, lora_sft, "},
+    {HEAD "  taskType: rag\n", FM_ERR_UNSUPPORTED,
+     "t.yaml:3:13: taskType rag is not supported by this version; supported: "},
     {HEAD "  taskType: echo\n", FM_ERR_INVALID,
      "t.yaml:3:3: this task type needs data"},
     {HEAD "  taskType: echo\n  training: {steps: 1}\n", FM_ERR_INVALID,
@@ -170,11 +171,12 @@ static const struct {
      FM_ERR_INVALID,
      "t.yaml:6:24: training.schedule is \"cosin\"; allowed: "
      "constant|linear|cosine"},
-    {HEAD "  taskType: sft\n  model: {adapters: []}\n  data: {items: [a]}\n",
-     FM_ERR_UNSUPPORTED, "t.yaml:4:11: model.adapters is not supported"},
-    {HEAD "  taskType: sft\n  model: {source: {identifier: org/m}}\n"
+    {HEAD "  taskType: sft\n  model: {adapters: [{url: x}]}\n  data: {items: "
+          "[a]}\n",
+     FM_ERR_UNSUPPORTED, "t.yaml:4:28: model.adapters.0.url is not supported"},
+    {HEAD "  taskType: sft\n  model: {source: {type: hub, identifier: m}}\n"
           "  data: {items: [a]}\n",
-     FM_ERR_UNSUPPORTED, "t.yaml:4:32: model org/m: loading models by name"},
+     FM_ERR_INVALID, "t.yaml:4:43: model m; allowed: ORG/NAME"},
     {HEAD "  taskType: sft\n  model: {config: {hidden_size: 12}}\n"
           "  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:33: hidden_size is 12; allowed: a multiple"},
@@ -393,9 +395,11 @@ static void test_rlhf_work(void)
         "\"initializer_range\":0.02},\"seed\":7},\"training\":{"
         "\"learning_rate\":0.001,\"batch_size\":4,"
         "\"gradient_accumulation_steps\":1,\"num_train_epochs\":null,"
-        "\"steps\":20,\"max_seq_length\":128,\"warmup_steps\":0,\"schedule\":"
+        "\"steps\":20,\"max_seq_length\":128,\"truncate\":false,\"warmup_"
+        "steps\":0,\"schedule\":"
         "\"constant\",\"weight_decay\":0,\"max_grad_norm\":1,\"adam_beta1\":"
-        "0.9,\"adam_beta2\":0.999,\"adam_epsilon\":1e-8,\"seed\":7}}",
+        "0.9,\"adam_beta2\":0.999,\"adam_epsilon\":1e-8,\"seed\":7,"
+        "\"warmup_ratio\":null,\"min_learning_rate\":0}}",
         "[{\"samples\":[{\"text\":\"t\"}]}]");
     put_result(&up, sft,
                "{\"items\":[{\"output\":{\"model\":\"" MODEL_A "\"}}]}");
@@ -407,7 +411,8 @@ static void test_rlhf_work(void)
         CU_ASSERT(fm_workflow_trial_node(wf, t, "dpo/reference", &reference));
         expect_work(wf, reference, &up,
                     "{\"model\":{\"digest\":\"" MODEL_A
-                    "\"},\"max_seq_length\":null}",
+                    "\"},\"max_seq_length\":null,\"truncate\":false,"
+                    "\"tokens\":false}",
                     "[{\"prompt\":\"p\",\"completion\":\"c\"},{\"prompt\":"
                     "\"p\",\"completion\":\"r\"}]");
         put_result(&up, reference,
@@ -422,7 +427,8 @@ static void test_rlhf_work(void)
     expect_work(wf, find(wf, "answers@beta=0.3,seed=1"), &up,
                 "{\"model\":{\"digest\":\"" MODEL_A
                 "\"},\"max_tokens\":32,\"temperature\":0,\"top_p\":1,\"top_k\":"
-                "0,\"seed\":0}",
+                "0,\"min_p\":0,\"repetition_penalty\":1,\"stop\":[],\"n\":1,"
+                "\"return\":\"text\"}",
                 "[{\"prompt\":\"Hello\"},{\"prompt\":\"Say p ${x}\"},{"
                 "\"prompt\":\"p\"}]");
     put_result(&up, find(wf, "score@beta=0.3,seed=1/data"),
@@ -431,7 +437,9 @@ static void test_rlhf_work(void)
     expect_work(wf, find(wf, "score@beta=0.3,seed=1"), &up,
                 "{\"model\":{\"digest\":\"" MODEL_A
                 "\"},\"metrics\":[\"preference_accuracy\"],\"max_new_tokens\":"
-                "null}",
+                "null,\"max_seq_length\":null,\"samples\":null,\"k\":null,"
+                "\"temperature\":null,\"top_p\":null,\"top_k\":null,\"seed\":"
+                "null,\"reward\":null,\"pass_score\":null,\"opponent\":null}",
                 "[{\"samples\":[{\"prompt\":\"p\",\"chosen\":\"c\","
                 "\"rejected\":\"r\"}]}]");
     upstream_fini(&up);

@@ -3,7 +3,8 @@
  * Causal grouped-query attention, a block of queries at a time.
  *
  * For BLOCK queries of one head the scores against all earlier keys fit the
- * second-level cache; keys after the block are never touched.  The forward
+ * second-level cache; keys after the block, or before the window of its first
+ * query, are never touched.  The forward
  * pass keeps the log-sum-exp of each row only, and the backward pass computes
  * the probabilities anew from it.
  */
@@ -25,8 +26,45 @@ typedef struct tile {
     size_t dim;
     size_t first; /* queries [first, first + rows) of the sequence */
     size_t rows;
-    size_t keys; /* first + rows: what the last query sees */
+    size_t low;  /* keys [low, low + keys): what some query of the block sees */
+    size_t keys; /* low + keys = first + rows */
 } tile_t;
+
+/* The part of a row of scores that its query sees. */
+typedef struct span {
+    size_t begin;
+    size_t end;
+    size_t width; /* of the row; zeros outside the span */
+} span_t;
+
+/* First position that the query at @p position sees. */
+static size_t window_low(size_t position, size_t window)
+{
+    return window > 0 && position >= window ? position + 1 - window : 0;
+}
+
+static void tile_place(tile_t *t, size_t first, size_t length, size_t window)
+{
+    size_t left = length - first;
+
+    t->first = first;
+    t->rows = left < BLOCK ? left : BLOCK;
+    t->low = window_low(first, window);
+    t->keys = first + t->rows - t->low;
+}
+
+static span_t tile_span(const tile_t *t, size_t row, size_t window)
+{
+    return (span_t){.begin = window_low(t->first + row, window) - t->low,
+                    .end = t->first + row + 1 - t->low,
+                    .width = t->keys};
+}
+
+static void zero_outside(float *row, span_t span)
+{
+    memset(row, 0, span.begin * sizeof(float));
+    memset(row + span.end, 0, (span.width - span.end) * sizeof(float));
+}
 
 static int as_int(size_t value)
 {
@@ -38,15 +76,18 @@ static void tile_scores(const tile_t *t, float *scores)
 {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_int(t->rows),
                 as_int(t->keys), as_int(t->dim), 1.0F / sqrtf((float)t->dim),
-                t->q + t->first * t->stride, as_int(t->stride), t->k,
-                as_int(t->stride), 0.0F, scores, as_int(t->keys));
+                t->q + t->first * t->stride, as_int(t->stride),
+                t->k + t->low * t->stride, as_int(t->stride), 0.0F, scores,
+                as_int(t->keys));
 }
 
-/* exp(score − max) in place, zeros after the diagonal. */
+/* exp(score − max) in place, zeros outside the span. */
 FM_VEC_CLONES
-static void softmax_row(float *row, size_t live, size_t width, float *sum_out,
+static void softmax_row(float *scores, span_t span, float *sum_out,
                         float *max_out)
 {
+    float *row = scores + span.begin;
+    size_t live = span.end - span.begin;
     vec_t best = vec_set(-INFINITY);
     vec_t sums = {0};
     float max = -INFINITY;
@@ -64,16 +105,17 @@ static void softmax_row(float *row, size_t live, size_t width, float *sum_out,
     for (i = 0; i < live; i += FM_VEC_LANES) {
         vec_put(row, i, live, vec_exp(vec_get(row, i, live) - max));
     }
-    memset(row + live, 0, (width - live) * sizeof(float));
     for (i = 0; i < live; i += FM_VEC_LANES) {
         sums += vec_get(row, i, live);
     }
+    zero_outside(scores, span);
     *sum_out = vec_sum(sums);
     *max_out = max;
 }
 
-static void tile_forward(const tile_t *t, float *out, size_t out_stride,
-                         float *lse, size_t lse_stride, float *scores)
+static void tile_forward(const tile_t *t, size_t window, float *out,
+                         size_t out_stride, float *lse, size_t lse_stride,
+                         float *scores)
 {
     float scale[BLOCK] = {0};
 
@@ -81,15 +123,15 @@ static void tile_forward(const tile_t *t, float *out, size_t out_stride,
     for (size_t r = 0; r < t->rows; r++) {
         float sum = 0;
         float max = 0;
-        softmax_row(scores + r * t->keys, t->first + r + 1, t->keys, &sum,
-                    &max);
+        softmax_row(scores + r * t->keys, tile_span(t, r, window), &sum, &max);
         lse[(t->first + r) * lse_stride] = max + logf(sum);
         scale[r] = 1.0F / sum;
     }
     float *to = out + t->first * out_stride;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, as_int(t->rows),
                 as_int(t->dim), as_int(t->keys), 1.0F, scores, as_int(t->keys),
-                t->v, as_int(t->stride), 0.0F, to, as_int(out_stride));
+                t->v + t->low * t->stride, as_int(t->stride), 0.0F, to,
+                as_int(out_stride));
     for (size_t r = 0; r < t->rows; r++) {
         for (size_t i = 0; i < t->dim; i++) {
             to[r * out_stride + i] *= scale[r];
@@ -118,11 +160,10 @@ void fm_engine_cpu_attention_forward(fm_engine_backend_t *be, float *out,
                         .stride = stride,
                         .dim = dim};
             t.v = t.k + heads->kv_heads * dim;
-            for (t.first = 0; t.first < length; t.first += BLOCK) {
-                size_t left = length - t.first;
-                t.rows = left < BLOCK ? left : BLOCK;
-                t.keys = t.first + t.rows;
-                tile_forward(&t, out + begin * out_stride + h * dim, out_stride,
+            for (size_t first = 0; first < length; first += BLOCK) {
+                tile_place(&t, first, length, heads->window);
+                tile_forward(&t, heads->window,
+                             out + begin * out_stride + h * dim, out_stride,
                              lse + begin * heads->heads + h, heads->heads,
                              scores);
             }
@@ -138,18 +179,21 @@ static float dot(const float *a, const float *b, size_t count)
 
 /* Scores become probabilities p, dp becomes ds = p·(dp − delta)/√dim. */
 FM_VEC_CLONES
-static void softmax_backward_row(float *row, float *drow, size_t live,
-                                 size_t width, float lse, float delta,
-                                 float scale)
+static void softmax_backward_row(float *scores, float *dscores, span_t span,
+                                 float lse, float delta, float scale)
 {
+    float *row = scores + span.begin;
+    float *drow = dscores + span.begin;
+    size_t live = span.end - span.begin;
+
     for (size_t i = 0; i < live; i += FM_VEC_LANES) {
         vec_t p = vec_exp(vec_get(row, i, live) - lse);
         vec_t ds = p * (vec_get(drow, i, live) - delta) * scale;
         vec_put(row, i, live, p);
         vec_put(drow, i, live, ds);
     }
-    memset(row + live, 0, (width - live) * sizeof(float));
-    memset(drow + live, 0, (width - live) * sizeof(float));
+    zero_outside(scores, span);
+    zero_outside(dscores, span);
 }
 
 /* The gradients of one head of one sequence. */
@@ -164,8 +208,8 @@ typedef struct tile_gradient {
     size_t lse_stride; /* heads */
 } tile_gradient_t;
 
-static void tile_backward(const tile_t *t, const tile_gradient_t *g, float *p,
-                          float *dp)
+static void tile_backward(const tile_t *t, const tile_gradient_t *g,
+                          size_t window, float *p, float *dp)
 {
     int rows = as_int(t->rows);
     int keys = as_int(t->keys);
@@ -174,26 +218,27 @@ static void tile_backward(const tile_t *t, const tile_gradient_t *g, float *p,
     int out_stride = as_int(g->out_stride);
     const float *dout = g->dout + t->first * g->out_stride;
     const float *out = g->out + t->first * g->out_stride;
+    size_t low = t->low * t->stride;
 
     tile_scores(t, p);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, dim, 1.0F,
-                dout, out_stride, t->v, stride, 0.0F, dp, keys);
+                dout, out_stride, t->v + low, stride, 0.0F, dp, keys);
     for (size_t r = 0; r < t->rows; r++) {
         float delta =
             dot(dout + r * g->out_stride, out + r * g->out_stride, t->dim);
         softmax_backward_row(p + r * t->keys, dp + r * t->keys,
-                             t->first + r + 1, t->keys,
+                             tile_span(t, r, window),
                              g->lse[(t->first + r) * g->lse_stride], delta,
                              1.0F / sqrtf((float)t->dim));
     }
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, dim, rows, 1.0F,
-                p, keys, dout, out_stride, 1.0F, g->dv, stride);
+                p, keys, dout, out_stride, 1.0F, g->dv + low, stride);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, dim, keys,
-                1.0F, dp, keys, t->k, stride, 0.0F,
+                1.0F, dp, keys, t->k + low, stride, 0.0F,
                 g->dq + t->first * t->stride, stride);
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, dim, rows, 1.0F,
-                dp, keys, t->q + t->first * t->stride, stride, 1.0F, g->dk,
-                stride);
+                dp, keys, t->q + t->first * t->stride, stride, 1.0F,
+                g->dk + low, stride);
 }
 
 void fm_engine_cpu_attention_backward(fm_engine_backend_t *be, float *dqkv,
@@ -231,11 +276,10 @@ void fm_engine_cpu_attention_backward(fm_engine_backend_t *be, float *dqkv,
                                  .lse = lse + begin * heads->heads + h,
                                  .out_stride = heads->heads * dim,
                                  .lse_stride = heads->heads};
-            for (t.first = 0; t.first < length; t.first += BLOCK) {
-                size_t left = length - t.first;
-                t.rows = left < BLOCK ? left : BLOCK;
-                t.keys = t.first + t.rows;
-                tile_backward(&t, &g, scratch, scratch + BLOCK * pack->longest);
+            for (size_t first = 0; first < length; first += BLOCK) {
+                tile_place(&t, first, length, heads->window);
+                tile_backward(&t, &g, heads->window, scratch,
+                              scratch + BLOCK * pack->longest);
             }
         }
     }

@@ -12,9 +12,11 @@
 static void *cpu_alloc(fm_engine_backend_t *be, size_t bytes)
 {
     const size_t align = 64;
+    const size_t large = (size_t)1 << 26; /* worth reading a few files for */
 
     (void)be;
-    if (fm_fault("base.alloc") || bytes > SIZE_MAX - align) {
+    if (fm_fault("base.alloc") || bytes > SIZE_MAX - align ||
+        (bytes >= large && bytes > fm_engine_cpu_memory_left())) {
         return NULL;
     }
     size_t rounded = (bytes + align) / align * align;
@@ -97,15 +99,24 @@ static const fm_engine_ops_t cpu_ops = {
     .rmsnorm_backward = fm_engine_cpu_rmsnorm_backward,
     .linear_forward = fm_engine_cpu_linear_forward,
     .linear_rows = fm_engine_cpu_linear_rows,
+    .lora_rows = fm_engine_cpu_lora_rows,
     .linear_backward = fm_engine_cpu_linear_backward,
+    .bias_add = fm_engine_cpu_bias_add,
+    .bias_backward = fm_engine_cpu_bias_backward,
+    .head_norm_forward = fm_engine_cpu_head_norm_forward,
+    .head_norm_backward = fm_engine_cpu_head_norm_backward,
+    .lora_forward = fm_engine_cpu_lora_forward,
+    .lora_backward = fm_engine_cpu_lora_backward,
+    .dropout = fm_engine_cpu_dropout,
     .rope = fm_engine_cpu_rope,
     .attention_forward = fm_engine_cpu_attention_forward,
     .attention_backward = fm_engine_cpu_attention_backward,
     .cache_store = fm_engine_cpu_cache_store,
-    .attention_decode = fm_engine_cpu_attention_decode,
+    .attention_pages = fm_engine_cpu_attention_pages,
     .swiglu_forward = fm_engine_cpu_swiglu_forward,
     .swiglu_backward = fm_engine_cpu_swiglu_backward,
     .logprob = fm_engine_cpu_logprob,
+    .logprob_entropy = fm_engine_cpu_logprob_entropy,
     .sum_squares = fm_engine_cpu_sum_squares,
     .adamw = fm_engine_cpu_adamw,
 };

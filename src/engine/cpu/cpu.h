@@ -33,16 +33,48 @@ void fm_engine_cpu_rmsnorm_backward(fm_engine_backend_t *be, float *dx,
                                     const float *x, const float *weight,
                                     const float *rstd, size_t rows,
                                     size_t width);
+void fm_engine_cpu_lora_forward(fm_engine_backend_t *be, float *out, size_t ldo,
+                                const float *x, const fm_engine_lora_t *lora,
+                                float *scratch, size_t rows, size_t k,
+                                size_t n);
+void fm_engine_cpu_lora_backward(fm_engine_backend_t *be, float *dx, float *da,
+                                 float *db, const float *dout, size_t ldo,
+                                 const float *x, const fm_engine_lora_t *lora,
+                                 float *scratch, size_t rows, size_t k,
+                                 size_t n);
+void fm_engine_cpu_dropout(fm_engine_backend_t *be, float *out, const float *x,
+                           const fm_engine_mask_t *mask, size_t rows,
+                           size_t width, bool add);
 void fm_engine_cpu_linear_forward(fm_engine_backend_t *be, float *out,
                                   const float *x, const float *weight,
                                   size_t rows, size_t k, size_t n, bool add);
 void fm_engine_cpu_linear_rows(fm_engine_backend_t *be, float *out,
                                const float *x, const float *weight, size_t rows,
                                size_t k, size_t n, bool add);
+/** linear_rows with rows of @p out @p ldo floats apart. */
+void fm_engine_cpu_linear_strided(float *out, size_t ldo, const float *x,
+                                  const float *weight, size_t rows, size_t k,
+                                  size_t n, bool add);
 void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
                                    float *dweight, const float *dout,
                                    const float *x, const float *weight,
                                    size_t rows, size_t k, size_t n);
+void fm_engine_cpu_bias_add(fm_engine_backend_t *be, float *x,
+                            const float *bias, size_t rows, size_t n);
+void fm_engine_cpu_bias_backward(fm_engine_backend_t *be, float *dbias,
+                                 const float *dout, size_t rows, size_t n);
+void fm_engine_cpu_head_norm_forward(fm_engine_backend_t *be, float *qkv,
+                                     float *unit, float *rstd,
+                                     const float *q_weight,
+                                     const float *k_weight, float eps,
+                                     size_t rows,
+                                     const fm_engine_heads_t *heads);
+void fm_engine_cpu_head_norm_backward(fm_engine_backend_t *be, float *dqkv,
+                                      float *dq_weight, float *dk_weight,
+                                      const float *unit, const float *rstd,
+                                      const float *q_weight,
+                                      const float *k_weight, size_t rows,
+                                      const fm_engine_heads_t *heads);
 void fm_engine_cpu_rope(fm_engine_backend_t *be, float *qkv, const float *table,
                         const int32_t *positions, size_t rows,
                         const fm_engine_heads_t *heads, bool back);
@@ -57,20 +89,28 @@ void fm_engine_cpu_attention_backward(fm_engine_backend_t *be, float *dqkv,
                                       const fm_engine_heads_t *heads);
 void fm_engine_cpu_cache_store(fm_engine_backend_t *be,
                                const fm_engine_cache_t *cache, const float *qkv,
-                               const int32_t *slots, const int32_t *positions,
-                               size_t rows, const fm_engine_heads_t *heads);
-void fm_engine_cpu_attention_decode(fm_engine_backend_t *be, float *out,
-                                    const float *qkv,
-                                    const fm_engine_cache_t *cache,
-                                    const int32_t *slots,
-                                    const int32_t *positions, size_t rows,
-                                    const fm_engine_heads_t *heads);
+                               const fm_engine_paging_t *paging, size_t rows,
+                               const fm_engine_heads_t *heads);
+void fm_engine_cpu_attention_pages(fm_engine_backend_t *be, float *out,
+                                   const float *qkv,
+                                   const fm_engine_cache_t *cache,
+                                   const fm_engine_paging_t *paging,
+                                   size_t rows, const fm_engine_heads_t *heads);
+void fm_engine_cpu_lora_rows(fm_engine_backend_t *be, float *out, size_t ldo,
+                             const float *x, size_t rows, size_t k, size_t n,
+                             const fm_engine_lora_t *adapters,
+                             const int32_t *which);
 void fm_engine_cpu_swiglu_forward(fm_engine_backend_t *be, float *out,
                                   const float *gate_up, size_t rows,
                                   size_t width);
 void fm_engine_cpu_swiglu_backward(fm_engine_backend_t *be, float *dgate_up,
                                    const float *dout, const float *gate_up,
                                    size_t rows, size_t width);
+void fm_engine_cpu_logprob_entropy(fm_engine_backend_t *be, float *logp,
+                                   float *entropy, float *logits,
+                                   const int32_t *targets, const float *scales,
+                                   const float *entropy_scales, size_t rows,
+                                   size_t vocab);
 void fm_engine_cpu_logprob(fm_engine_backend_t *be, float *logp, float *logits,
                            const int32_t *targets, const float *scales,
                            size_t rows, size_t vocab);

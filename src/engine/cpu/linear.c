@@ -37,59 +37,106 @@ void fm_engine_cpu_linear_backward(fm_engine_backend_t *be, float *dx,
     }
 }
 
-/* A tile of ROWS × COLS outputs; both are constants where it is called, so
- * the accumulators live in registers. */
-FM_VEC_INLINE void tile(float *out, const float *x, const float *weight,
-                        size_t k, size_t n, bool add, size_t rows, size_t cols)
+/* The last k % 16 of k floats, zeros in the other lanes. */
+FM_VEC_INLINE vec_t tail(const float *from, size_t k)
 {
-    vec_t sums[4][4] = {{{0}}};
+    const vec_bits_t lanes = {0, 1, 2,  3,  4,  5,  6,  7,
+                              8, 9, 10, 11, 12, 13, 14, 15};
+    uint32_t skip = (uint32_t)(FM_VEC_LANES - k % FM_VEC_LANES);
 
-    for (size_t i = 0; i < k; i += FM_VEC_LANES) {
-        vec_t w[4];
+    if (k < FM_VEC_LANES) {
+        return vec_load_part(from, k);
+    }
+    return vec_select((vec_bits_t)(lanes >= skip),
+                      vec_load(from + k - FM_VEC_LANES), (vec_t){0});
+}
+
+/* A tile of ROWS x COLS outputs, at most 16; both are constants where it is
+ * called, so the accumulators live in registers.  Which products a lane sums
+ * and in what order follows from k alone, and the lanes are added in the order
+ * of vec_sum(): the shape of the tile cannot be seen in the bits. */
+FM_VEC_INLINE void tile(float *out, size_t ldo, const float *x,
+                        const float *weight, size_t k, bool add, size_t rows,
+                        size_t cols)
+{
+    vec_t sums[16] = {{0}};
+    float totals[16];
+    size_t i = 0;
+
+    for (; i + FM_VEC_LANES <= k; i += FM_VEC_LANES) {
+        vec_t w[16];
         for (size_t c = 0; c < cols; c++) {
-            w[c] = vec_get(weight + c * k, i, k);
+            w[c] = vec_load(weight + c * k + i);
         }
         for (size_t r = 0; r < rows; r++) {
-            vec_t v = vec_get(x + r * k, i, k);
+            vec_t v = vec_load(x + r * k + i);
             for (size_t c = 0; c < cols; c++) {
-                sums[r][c] += v * w[c];
+                sums[r * cols + c] += v * w[c];
             }
         }
     }
+    if (i < k) {
+        vec_t w[16];
+        for (size_t c = 0; c < cols; c++) {
+            w[c] = tail(weight + c * k, k);
+        }
+        for (size_t r = 0; r < rows; r++) {
+            vec_t v = tail(x + r * k, k);
+            for (size_t c = 0; c < cols; c++) {
+                sums[r * cols + c] += v * w[c];
+            }
+        }
+    }
+    vec_store(totals, vec_sum_each(sums));
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < cols; c++) {
-            float sum = vec_sum(sums[r][c]);
-            float *to = &out[r * n + c];
-            *to = add ? *to + sum : sum;
+            float *to = &out[r * ldo + c];
+            *to = add ? *to + totals[r * cols + c] : totals[r * cols + c];
         }
     }
 }
 
-FM_VEC_INLINE void tile_columns(float *out, const float *x, const float *weight,
-                                size_t k, size_t n, bool add, size_t rows)
+/* All rows against COLS columns: the weights stay in the first-level cache,
+ * the rows in the second. */
+FM_VEC_INLINE void strip(float *out, size_t ldo, const float *x,
+                         const float *weight, size_t rows, size_t k, bool add,
+                         size_t cols)
 {
-    size_t c = 0;
+    size_t r = 0;
 
-    for (; c + 4 <= n; c += 4) {
-        tile(out + c, x, weight + c * k, k, n, add, rows, 4);
+    for (; cols <= 4 && r + 4 <= rows; r += 4) {
+        tile(out + r * ldo, ldo, x + r * k, weight, k, add, 4, cols);
     }
-    for (; c < n; c++) {
-        tile(out + c, x, weight + c * k, k, n, add, rows, 1);
+    for (; r + 2 <= rows; r += 2) {
+        tile(out + r * ldo, ldo, x + r * k, weight, k, add, 2, cols);
+    }
+    if (r < rows) {
+        tile(out + r * ldo, ldo, x + r * k, weight, k, add, 1, cols);
     }
 }
 
 FM_VEC_CLONES
+void fm_engine_cpu_linear_strided(float *out, size_t ldo, const float *x,
+                                  const float *weight, size_t rows, size_t k,
+                                  size_t n, bool add)
+{
+    size_t c = 0;
+
+    for (; rows < 4 && c + 8 <= n; c += 8) {
+        strip(out + c, ldo, x, weight + c * k, rows, k, add, 8);
+    }
+    for (; c + 4 <= n; c += 4) {
+        strip(out + c, ldo, x, weight + c * k, rows, k, add, 4);
+    }
+    for (; c < n; c++) {
+        strip(out + c, ldo, x, weight + c * k, rows, k, add, 1);
+    }
+}
+
 void fm_engine_cpu_linear_rows(fm_engine_backend_t *be, float *out,
                                const float *x, const float *weight, size_t rows,
                                size_t k, size_t n, bool add)
 {
-    size_t r = 0;
-
     (void)be;
-    for (; r + 4 <= rows; r += 4) {
-        tile_columns(out + r * n, x + r * k, weight, k, n, add, 4);
-    }
-    for (; r < rows; r++) {
-        tile_columns(out + r * n, x + r * k, weight, k, n, add, 1);
-    }
+    fm_engine_cpu_linear_strided(out, n, x, weight, rows, k, n, add);
 }

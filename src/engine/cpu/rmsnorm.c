@@ -41,7 +41,10 @@ void fm_engine_cpu_rmsnorm_backward(fm_engine_backend_t *be, float *dx,
         for (size_t i = 0; i < width; i += FM_VEC_LANES) {
             vec_t normed = vec_get(x, i, width) * rstd[r];
             vec_t d = vec_get(dout, i, width);
-            vec_put(dweight, i, width, vec_get(dweight, i, width) + d * normed);
+            if (dweight) {
+                vec_put(dweight, i, width,
+                        vec_get(dweight, i, width) + d * normed);
+            }
             dots += d * vec_get(weight, i, width) * normed;
         }
         float mean = vec_sum(dots) / (float)width;

@@ -495,7 +495,7 @@ static fm_status_t read_base(fm_workflow_t *wf, const fm_wf_value_t *spec,
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
     for (size_t i = 0; kept && only && i < spec->count; i++) {
-        if (fm_wf_key_find(&fm_wf_base_only, spec->members[i].key)) {
+        if (fm_wf_key_find(&fm_wf_base_only, spec->members[i].key, FM_WF_ALL)) {
             only[only_count++] = spec->members[i];
         } else {
             kept[kept_count++] = spec->members[i];

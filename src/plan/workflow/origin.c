@@ -10,18 +10,23 @@
 
 static const char *format_of(const char *type, const char *path)
 {
+    static const char *const suffixes[][2] = {{".jsonl", "jsonl"},
+                                              {".csv", "csv"},
+                                              {".txt", "text"},
+                                              {".h5", "hdf5"},
+                                              {".hdf5", "hdf5"}};
     size_t len = strlen(path);
 
     if (type && strcmp(type, "dataset") != 0) {
         return type;
     }
-    if (len > 6 && strcmp(path + len - 6, ".jsonl") == 0) {
-        return "jsonl";
+    for (size_t i = 0; i < FM_COUNT_OF(suffixes); i++) {
+        size_t tail = strlen(suffixes[i][0]);
+        if (len > tail && strcmp(path + len - tail, suffixes[i][0]) == 0) {
+            return suffixes[i][1];
+        }
     }
-    if (len > 4 && strcmp(path + len - 4, ".csv") == 0) {
-        return "csv";
-    }
-    return len > 4 && strcmp(path + len - 4, ".txt") == 0 ? "text" : NULL;
+    return NULL;
 }
 
 static bool keys_only(const fm_wf_value_t *data, const char *const *keys,
@@ -59,7 +64,14 @@ static fm_status_t read_file_form(const fm_wf_value_t *data, const char *type,
         return fm_wf_fail_at(
             source, out->path,
             "the format of this file is unknown; give data.type: "
-            "jsonl, csv or text");
+            "jsonl, csv, text or hdf5");
+    }
+    bool tables = strcmp(out->format, "hdf5") == 0;
+    const fm_wf_value_t *dataset = fm_wf_get(data, "dataset");
+    if (tables != fm_wf_is_literal(dataset)) {
+        return fm_wf_fail_at(source, dataset ? dataset : data,
+                             "data.dataset; allowed: with type hdf5, the "
+                             "literal path of a table inside the file");
     }
     if (fm_wf_get(data, "chunk") && strcmp(out->format, "text") != 0) {
         return fm_wf_fail_at(source, fm_wf_get(data, "chunk"),
@@ -170,6 +182,11 @@ static fm_status_t read_form(const fm_wf_value_t *data, const char *type,
         *fits_out = !type || strcmp(type, "jsonl") == 0;
         return read_jsonl_form(data, jsonl, source, out);
     }
+    if (out->nodes) {
+        *fits_out = !type || strcmp(type, "node") == 0;
+        out->form = FM_WF_FORM_NODES;
+        return FM_OK;
+    }
     if (out->node) {
         *fits_out = !type || strcmp(type, "node") == 0;
         out->form = FM_WF_FORM_NODE;
@@ -191,20 +208,24 @@ static fm_status_t read_form(const fm_wf_value_t *data, const char *type,
 fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
                               const fm_wf_source_t *source, fm_wf_origin_t *out)
 {
-    static const char *const reading[] = {"split", "test_fraction", "shuffle",
-                                          "seed",  "columns",       "chunk"};
-    static const char *const origins[] = {"items",    "prompts", "jsonl",
-                                          "template", "node",    "path"};
+    static const char *const reading[] = {"split",  "test_fraction", "shuffle",
+                                          "seed",   "columns",       "chunk",
+                                          "dataset"};
+    static const char *const origins[] = {"items", "prompts",  "preferences",
+                                          "jsonl", "template", "node",
+                                          "nodes", "path"};
     const fm_wf_value_t *kind = fm_wf_get(data, "type");
     const char *type = fm_wf_str(kind);
     size_t given = 0;
     fm_wf_origin_t o = {.items = fm_wf_get(data, "items"),
                         .path = fm_wf_get(data, "path"),
-                        .node = fm_wf_get(data, "node")};
+                        .node = fm_wf_get(data, "node"),
+                        .nodes = fm_wf_get(data, "nodes")};
     bool fits = true;
     fm_status_t rc = FM_OK;
 
     o.items = o.items ? o.items : fm_wf_get(data, "prompts");
+    o.items = o.items ? o.items : fm_wf_get(data, "preferences");
     for (size_t i = 0; i < FM_COUNT_OF(origins); i++) {
         given += fm_wf_get(data, origins[i]) != NULL;
     }
@@ -213,7 +234,7 @@ fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
         return fm_wf_fail_at(
             source, data,
             "data says no origin, or more than one; allowed: one of "
-            "items, prompts, path, node, jsonl, template");
+            "items, prompts, preferences, path, node, nodes, jsonl, template");
     }
     if ((rc = read_form(data, type, source, &fits, &o)) < 0) {
         return rc;
@@ -225,6 +246,16 @@ fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
     if (o.form == FM_WF_FORM_NODE && !fm_wf_is_literal(o.node)) {
         return fm_wf_fail_at(source, o.node,
                              "data.node is no literal node name");
+    }
+    for (size_t i = 0; o.nodes && i < o.nodes->count; i++) {
+        if (!fm_wf_is_literal(o.nodes->members[i].value)) {
+            return fm_wf_fail_at(source, o.nodes->members[i].value,
+                                 "data.nodes holds no literal node name");
+        }
+    }
+    if (o.nodes && (o.nodes->type != FM_JSON_ARRAY || !o.nodes->count)) {
+        return fm_wf_fail_at(source, o.nodes,
+                             "data.nodes; allowed: a list of node names");
     }
     if (o.form != FM_WF_FORM_FILE &&
         !keys_only(data, reading, FM_COUNT_OF(reading), source,

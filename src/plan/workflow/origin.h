@@ -13,6 +13,7 @@ typedef enum fm_wf_form {
     FM_WF_FORM_LIST,
     FM_WF_FORM_FILE,
     FM_WF_FORM_NODE,
+    FM_WF_FORM_NODES,
     FM_WF_FORM_TEMPLATE
 } fm_wf_form_t;
 
@@ -20,10 +21,11 @@ typedef struct fm_wf_origin {
     fm_wf_form_t form;
     const fm_wf_value_t *items; /* LIST */
     const fm_wf_value_t *path;  /* FILE */
-    const char *format;         /* FILE: jsonl, csv, text */
+    const char *format;         /* FILE: jsonl, csv, text, hdf5 */
     const fm_wf_value_t *node;  /* NODE */
     const char *node_path;      /* NODE: NULL: items or export */
     bool wants_export;          /* NODE by jsonl */
+    const fm_wf_value_t *nodes; /* NODES: list of names */
 } fm_wf_origin_t;
 
 /** Read `data`: one origin, and keys that go with it. */

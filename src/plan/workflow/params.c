@@ -7,36 +7,70 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
-#include "plan/workflow/origin.h"
+#include "plan/workflow/model.h"
 #include "plan/workflow/ref.h"
+#include "plan/workflow/reward.h"
 
 static fm_status_t no_memory(const fm_wf_resolver_t *r)
 {
     return fm_no_memory(r->source.err);
 }
 
-static fm_status_t set(const fm_wf_resolver_t *r, fm_json_t *object,
-                       const char *key, fm_json_t *value)
+fm_status_t fm_wf_set(const fm_wf_resolver_t *r, fm_json_t *object,
+                      const char *key, fm_json_t *value)
 {
     return fm_json_set(object, key, value) < 0 ? no_memory(r) : FM_OK;
 }
 
-/* {"digest": "sha256:…"} of a local file. */
+fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r, const char *name,
+                               const fm_wf_section_t *section, fm_json_t **out)
+{
+    const fm_wf_value_t *tree = fm_wf_get(r->node->tree, name);
+    fm_json_t *json = tree ? NULL : fm_json_object();
+    fm_status_t rc = tree || json ? FM_OK : no_memory(r);
+
+    if (tree && (rc = fm_wf_resolve_map(r, tree, &json)) == FM_OK) {
+        rc = fm_wf_check(section, json, tree, name, r->node->task, true,
+                         &r->source);
+    }
+    if (rc == FM_OK) {
+        *out = json;
+        json = NULL;
+    }
+    fm_json_drop(json);
+    return rc;
+}
+
 fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
                             const fm_wf_value_t *path, fm_json_t **out)
 {
-    const char *text = fm_json_get_str(r->files, path->text);
-    fm_digest_t digest;
+    const fm_wf_outside_t outside = {.kind = FM_WORKFLOW_FILE_DATA,
+                                     .named = path};
+    const char *text = NULL;
+    fm_status_t rc = fm_wf_outside_digest(r, &outside, &text);
 
-    if (!text || !fm_digest_parse(text, &digest)) {
-        return fm_wf_fail(&r->source, path->line, path->column,
-                          FM_ERR_NOT_FOUND,
-                          "node %s: file %.200s was not stored with the "
-                          "workflow",
-                          r->node->pub.name, path->text);
+    if (rc < 0) {
+        return rc;
     }
     fm_json_t *made = fm_json_object();
     if (!made || fm_json_set(made, "digest", fm_json_string(text)) < 0) {
+        fm_json_drop(made);
+        return no_memory(r);
+    }
+    *out = made;
+    return FM_OK;
+}
+
+fm_status_t fm_wf_code_param(const fm_wf_resolver_t *r,
+                             const fm_wf_value_t *code, fm_json_t **out)
+{
+    fm_json_t *made = NULL;
+
+    if (code->type == FM_JSON_OBJECT) {
+        return fm_wf_digest_of(r, fm_wf_get(code, "path"), out);
+    }
+    made = fm_json_object();
+    if (!made || fm_json_set(made, "text", fm_json_string(code->text)) < 0) {
         fm_json_drop(made);
         return no_memory(r);
     }
@@ -62,9 +96,8 @@ static fm_status_t read_seed(const fm_wf_resolver_t *r, fm_json_t **out)
     return rc;
 }
 
-/* Put the section's own seed, else the node's, else 0, into @p params. */
-static fm_status_t put_seed(const fm_wf_resolver_t *r, const fm_json_t *section,
-                            fm_json_t *params)
+fm_status_t fm_wf_put_seed(const fm_wf_resolver_t *r, const fm_json_t *section,
+                           fm_json_t *params)
 {
     fm_json_t *seed = fm_json_keep(fm_json_get(section, "seed"));
     fm_status_t rc = seed ? FM_OK : read_seed(r, &seed);
@@ -74,138 +107,132 @@ static fm_status_t put_seed(const fm_wf_resolver_t *r, const fm_json_t *section,
     }
     int64_t value = fm_json_int_or(seed, 0);
     fm_json_drop(seed);
-    return set(r, params, "seed", fm_json_int(value));
+    return fm_wf_set(r, params, "seed", fm_json_int(value));
 }
 
-/* --- model ---------------------------------------------------------------- */
-
-static fm_status_t stored_model(const fm_wf_resolver_t *r,
-                                const fm_wf_value_t *at,
-                                const fm_json_t *identifier, fm_json_t **out)
+fm_status_t fm_wf_put_seed_or_null(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const char *text = fm_json_str(identifier);
-    fm_digest_t digest;
+    fm_json_t *seed = NULL;
+    fm_status_t rc = read_seed(r, &seed);
 
-    if (!text || !fm_digest_parse(text, &digest)) {
-        return fm_wf_fail(&r->source, at->line, at->column, FM_ERR_INVALID,
-                          "node %s: model is %.80s; allowed: sha256:<64 hex "
-                          "digits>",
-                          r->node->pub.name,
-                          text ? text : fm_json_type_name(identifier));
-    }
-    fm_json_t *made = fm_json_object();
-    if (!made || fm_json_set(made, "digest", fm_json_string(text)) < 0) {
-        fm_json_drop(made);
-        return no_memory(r);
-    }
-    *out = made;
-    return FM_OK;
-}
-
-static fm_status_t random_model(const fm_wf_resolver_t *r,
-                                const fm_json_t *model, fm_json_t **out)
-{
-    const fm_json_t *given = fm_json_get(model, "config");
-    fm_json_t *config = fm_wf_fill(&fm_wf_model_config, given, r->node->task);
-    fm_json_t *made = fm_json_object();
-    fm_status_t rc = config && made ? FM_OK : no_memory(r);
-    int64_t heads = fm_json_get_int(config, "num_attention_heads", 1);
-    int64_t kv_heads = fm_json_get_int(given, "num_key_value_heads", heads);
-
-    if (rc == FM_OK &&
-        (fm_json_get_int(config, "hidden_size", 0) % (2 * heads) ||
-         heads % kv_heads)) {
-        rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                        FM_ERR_INVALID,
-                        "node %s: model.config: hidden_size must be a multiple "
-                        "of twice num_attention_heads, and that one of "
-                        "num_key_value_heads",
-                        r->node->pub.name);
-    }
-    if (rc == FM_OK) {
-        rc = set(r, config, "num_key_value_heads", fm_json_int(kv_heads));
-    }
-    if (rc == FM_OK) {
-        rc = set(r, made, "config", fm_json_keep(config));
-    }
-    if (rc == FM_OK) {
-        rc = put_seed(r, model, made);
-    }
-    if (rc == FM_OK) {
-        *out = made;
-        made = NULL;
-    }
-    fm_json_drop(made);
-    fm_json_drop(config);
-    return rc;
-}
-
-static fm_status_t read_model(const fm_wf_resolver_t *r, fm_json_t *params)
-{
-    const fm_wf_value_t *tree = fm_wf_get(r->node->tree, "model");
-    const fm_wf_value_t *from = fm_wf_get(tree, "source");
-    const fm_wf_value_t *node = fm_wf_get(from, "node");
-    fm_json_t *model = NULL;
-    fm_json_t *made = NULL;
-    fm_status_t rc = fm_wf_section_read(r, "model", &fm_wf_model, &model);
-
-    const fm_json_t *identifier =
-        fm_json_get(fm_json_get(model, "source"), "identifier");
-    if (rc == FM_OK && node) {
-        const char *path = fm_wf_str(fm_wf_get(from, "path"));
-        rc =
-            fm_wf_ref_value(r, node->text, path ? path : "items.0.output.model",
-                            node->line, node->column, &identifier);
-    }
-    if (rc == FM_OK) {
-        rc = identifier ? stored_model(r, from, identifier, &made)
-                        : random_model(r, model, &made);
-    }
-    if (rc == FM_OK) {
-        rc = set(r, params, "model", made);
-    }
-    fm_json_drop(model);
-    return rc;
+    return rc < 0 ? rc : fm_wf_set(r, params, "seed", seed);
 }
 
 /* --- parameters by task type ---------------------------------------------- */
 
-static fm_status_t inference_params(const fm_wf_resolver_t *r,
-                                    fm_json_t *params)
+/* `model`, and `adapter` where it has one. */
+static fm_status_t model_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    static const char *const keys[] = {"max_tokens", "temperature", "top_p",
-                                       "top_k"};
-    fm_json_t *given = NULL;
-    fm_json_t *full = NULL;
-    fm_status_t rc =
-        fm_wf_section_read(r, "inference", &fm_wf_inference, &given);
+    fm_json_t *model = NULL;
+    fm_json_t *adapter = NULL;
+    fm_status_t rc = fm_wf_model_params(r, fm_wf_get(r->node->tree, "model"),
+                                        "model", &model, &adapter);
 
-    if (rc == FM_OK &&
-        !(full = fm_wf_fill(&fm_wf_inference, given, r->node->task))) {
-        rc = no_memory(r);
+    if (rc < 0) {
+        return rc;
     }
+    if ((rc = fm_wf_set(r, params, "model", model)) < 0) {
+        fm_json_drop(adapter);
+        return rc;
+    }
+    return adapter ? fm_wf_set(r, params, "adapter", adapter) : FM_OK;
+}
+
+fm_status_t fm_wf_training_hints(const fm_wf_resolver_t *r,
+                                 const fm_wf_section_t *section,
+                                 const fm_json_t *given, fm_json_t *hints)
+{
+    static const char *const keys[] = {"save_steps", "save_seconds",
+                                       "logging_steps", "packing",
+                                       "gradient_checkpointing"};
+    fm_status_t rc = FM_OK;
+
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
-        rc = set(r, params, keys[i], fm_json_keep(fm_json_get(full, keys[i])));
+        const fm_json_t *hint = fm_wf_json_either(section, given, keys[i]);
+        rc = hint && !fm_json_is(hint, FM_JSON_NULL)
+                 ? fm_wf_set(r, hints, keys[i], fm_json_keep(hint))
+                 : FM_OK;
     }
-    if (rc == FM_OK) {
-        rc = put_seed(r, given, params);
-    }
-    if (rc == FM_OK && fm_json_get_real(full, "temperature", 0) == 0) {
-        /* Greedy: these change nothing, so they must not split equal work. */
-        if ((rc = set(r, params, "top_p", fm_json_real(1))) == FM_OK &&
-            (rc = set(r, params, "top_k", fm_json_int(0))) == FM_OK) {
-            rc = set(r, params, "seed", fm_json_int(0));
+    return rc;
+}
+
+/* target_modules: sorted and distinct, "all-linear" spelled out. */
+static fm_status_t target_modules(const fm_wf_resolver_t *r,
+                                  const fm_json_t *given, fm_json_t **out)
+{
+    /* In this order, which is that of their names. */
+    static const char *const names[] = {"down_proj", "gate_proj", "k_proj",
+                                        "o_proj",    "q_proj",    "up_proj",
+                                        "v_proj"};
+    const char *all = fm_json_str(given);
+    size_t known = 0;
+    fm_json_t *list = fm_json_array();
+    fm_status_t rc = list ? FM_OK : no_memory(r);
+
+    for (size_t i = 0; i < FM_COUNT_OF(names) && rc == FM_OK; i++) {
+        bool asked = given ? all != NULL
+                           : strcmp(names[i], "q_proj") == 0 ||
+                                 strcmp(names[i], "v_proj") == 0;
+        for (size_t k = 0; k < fm_json_len(given); k++) {
+            const char *name = fm_json_str(fm_json_at(given, k));
+            bool same = name && strcmp(name, names[i]) == 0;
+            known += same;
+            asked = asked || same;
+        }
+        if (asked && fm_json_append(list, fm_json_string(names[i])) < 0) {
+            rc = no_memory(r);
         }
     }
-    fm_json_drop(given);
+    if (rc == FM_OK &&
+        (all ? strcmp(all, "all-linear") != 0
+             : given && (known != fm_json_len(given) || known == 0))) {
+        const fm_wf_value_t *at =
+            fm_wf_get(fm_wf_get(r->node->tree, "lora"), "target_modules");
+        rc = fm_wf_fail_at(&r->source, at,
+                           "lora.target_modules; allowed: all-linear, or a "
+                           "list of q_proj, k_proj, v_proj, o_proj, "
+                           "gate_proj, up_proj, down_proj");
+    }
+    if (rc == FM_OK) {
+        *out = list;
+        list = NULL;
+    }
+    fm_json_drop(list);
+    return rc;
+}
+
+fm_status_t fm_wf_lora_params(const fm_wf_resolver_t *r, fm_json_t *params)
+{
+    fm_json_t *given = NULL;
+    fm_json_t *full = NULL;
+    fm_json_t *modules = NULL;
+    fm_status_t rc = FM_OK;
+
+    if (!fm_wf_get(r->node->tree, "lora") && r->node->task != FM_WF_LORA_SFT) {
+        return FM_OK;
+    }
+    rc = fm_wf_section_read(r, "lora", &fm_wf_lora, &given);
+    if (rc == FM_OK &&
+        (rc = target_modules(r, fm_json_get(given, "target_modules"),
+                             &modules)) == FM_OK &&
+        !(full = fm_wf_fill(&fm_wf_lora, given, r->node->task))) {
+        rc = no_memory(r);
+    }
+    if (rc == FM_OK) {
+        rc = fm_wf_set(r, full, "target_modules", fm_json_keep(modules));
+    }
+    if (rc == FM_OK) {
+        rc = fm_wf_set(r, params, "lora", fm_json_keep(full));
+    }
+    fm_json_drop(modules);
     fm_json_drop(full);
+    fm_json_drop(given);
     return rc;
 }
 
 static fm_status_t training_params(const fm_wf_resolver_t *r, fm_json_t *params,
                                    fm_json_t *hints)
 {
-    static const char *const hint_keys[] = {"save_steps", "logging_steps"};
     fm_json_t *given = NULL;
     fm_json_t *full = NULL;
     fm_status_t rc = fm_wf_section_read(r, "training", &fm_wf_training, &given);
@@ -215,156 +242,92 @@ static fm_status_t training_params(const fm_wf_resolver_t *r, fm_json_t *params,
         rc = no_memory(r);
     }
     if (rc == FM_OK) {
-        rc = put_seed(r, given, full);
+        rc = fm_wf_put_seed(r, given, full);
     }
     if (rc == FM_OK && !fm_json_get(given, "steps") &&
         !fm_json_get(given, "num_train_epochs")) {
-        rc = set(r, full, "num_train_epochs", fm_json_real(1));
+        rc = fm_wf_set(r, full, "num_train_epochs", fm_json_real(1));
     }
     if (rc == FM_OK) {
-        rc = set(r, params, "training", fm_json_keep(full));
+        rc = fm_wf_set(r, params, "training", fm_json_keep(full));
     }
-    for (size_t i = 0; i < FM_COUNT_OF(hint_keys) && rc == FM_OK; i++) {
-        fm_json_t *hint = fm_json_get(given, hint_keys[i]);
-        rc = hint ? set(r, hints, hint_keys[i], fm_json_keep(hint)) : FM_OK;
+    if (rc == FM_OK) {
+        rc = fm_wf_training_hints(r, &fm_wf_training, given, hints);
     }
     fm_json_drop(given);
     fm_json_drop(full);
+    return rc < 0 ? rc : fm_wf_lora_params(r, params);
+}
+
+/* max_seq_length of a section, null where it has none. */
+static fm_status_t length_param(const fm_wf_resolver_t *r, const char *name,
+                                const fm_wf_section_t *section,
+                                fm_json_t *params)
+{
+    fm_json_t *given = NULL;
+    fm_status_t rc = fm_wf_section_read(r, name, section, &given);
+
+    if (rc == FM_OK) {
+        fm_json_t *length = fm_json_get(given, "max_seq_length");
+        rc = fm_wf_set(r, params, "max_seq_length",
+                       length ? fm_json_keep(length) : fm_json_null());
+    }
+    /* a reference is of the very tokens that are trained on */
+    if (rc == FM_OK && section == &fm_wf_training) {
+        bool truncate = fm_json_get_bool(given, "truncate", false);
+        rc = fm_wf_set(r, params, "truncate", fm_json_bool(truncate));
+    }
+    fm_json_drop(given);
     return rc;
 }
 
 static fm_status_t logprobs_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    fm_json_t *training = NULL;
-    fm_status_t rc =
-        fm_wf_section_read(r, "training", &fm_wf_training, &training);
+    fm_status_t rc = length_param(r, "training", &fm_wf_training, params);
 
-    if (rc == FM_OK) {
-        fm_json_t *length = fm_json_get(training, "max_seq_length");
-        rc = set(r, params, "max_seq_length",
-                 length ? fm_json_keep(length) : fm_json_null());
-    }
-    fm_json_drop(training);
-    return rc;
+    return rc < 0 ? rc : fm_wf_set(r, params, "tokens", fm_json_bool(false));
 }
 
-static fm_status_t evaluate_params(const fm_wf_resolver_t *r, fm_json_t *params)
-{
-    /* In this order, which is that of their names. */
-    static const char *const names[] = {"exact_match", "loss", "perplexity",
-                                        "preference_accuracy"};
-    const fm_wf_value_t *metrics = fm_wf_get(r->node->tree, "metrics");
-    fm_json_t *list = fm_json_array();
-    fm_json_t *generation = NULL;
-    bool exact = false;
-    fm_status_t rc = list ? FM_OK : no_memory(r);
-
-    for (size_t i = 0; i < FM_COUNT_OF(names) && rc == FM_OK; i++) {
-        bool asked = false;
-        for (size_t k = 0; k < metrics->count; k++) {
-            asked |= strcmp(metrics->members[k].value->text, names[i]) == 0;
-        }
-        exact |= asked && i == 0;
-        if (asked && fm_json_append(list, fm_json_string(names[i])) < 0) {
-            rc = no_memory(r);
-        }
-    }
-    if (rc == FM_OK) {
-        rc =
-            fm_wf_section_read(r, "generation", &fm_wf_generation, &generation);
-    }
-    if (rc == FM_OK) {
-        int64_t most = fm_json_get_int(generation, "max_new_tokens", 64);
-        rc = set(r, params, "max_new_tokens",
-                 exact ? fm_json_int(most) : fm_json_null());
-    }
-    if (rc == FM_OK) {
-        rc = set(r, params, "metrics", fm_json_keep(list));
-    }
-    fm_json_drop(generation);
-    fm_json_drop(list);
-    return rc;
-}
-
-static fm_status_t split_params(const fm_wf_resolver_t *r, const char *text,
-                                double fraction, fm_json_t *params)
-{
-    fm_wf_split_t split = {.part = "all", .open = true};
-    const fm_wf_value_t *data = fm_wf_get(r->node->tree, "data");
-
-    if (text && !fm_wf_split_parse(text, &split)) {
-        return fm_wf_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
-                          "node %s: split %.60s; allowed: all, train or test, "
-                          "and a slice such as train[:200]",
-                          r->node->pub.name, text);
-    }
-    bool whole = strcmp(split.part, "train") == 0 && fraction == 0;
-    fm_json_t *made = fm_json_object();
-    if (!made ||
-        fm_json_set(made, "part", fm_json_string(whole ? "all" : split.part)) <
-            0 ||
-        fm_json_set(made, "unit",
-                    fm_json_string(split.percent ? "percent" : "records")) <
-            0 ||
-        fm_json_set(made, "from", fm_json_int(split.from)) < 0 ||
-        fm_json_set(made, "to",
-                    split.open ? fm_json_null() : fm_json_int(split.to)) < 0) {
-        fm_json_drop(made);
-        return no_memory(r);
-    }
-    return set(r, params, "split", made);
-}
-
-static fm_status_t chunk_params(const fm_wf_resolver_t *r,
-                                const fm_json_t *chunk, fm_json_t *params)
-{
-    if (!chunk) {
-        return set(r, params, "chunk", fm_json_null());
-    }
-    int64_t bytes = fm_json_get_int(chunk, "bytes", 512);
-    int64_t stride = fm_json_get_int(chunk, "stride", bytes);
-    fm_json_t *made = fm_json_object();
-    if (!made || fm_json_set(made, "bytes", fm_json_int(bytes)) < 0 ||
-        fm_json_set(made, "stride", fm_json_int(stride)) < 0) {
-        fm_json_drop(made);
-        return no_memory(r);
-    }
-    return set(r, params, "chunk", made);
-}
-
-static fm_status_t retrieval_params(const fm_wf_resolver_t *r,
+static fm_status_t embedding_params(const fm_wf_resolver_t *r,
                                     fm_json_t *params)
 {
-    fm_wf_origin_t origin = {0};
-    fm_json_t *data = NULL;
-    fm_json_t *file = NULL;
-    fm_status_t rc = fm_wf_section_read(r, "data", &fm_wf_data, &data);
+    fm_json_t *given = NULL;
+    fm_json_t *full = NULL;
+    fm_status_t rc =
+        fm_wf_section_read(r, "embedding", &fm_wf_embedding, &given);
 
-    if (rc < 0 ||
-        (rc = fm_wf_origin_read(fm_wf_get(r->node->tree, "data"), &r->source,
-                                &origin)) < 0 ||
-        (rc = fm_wf_digest_of(r, origin.path, &file)) < 0) {
-        goto out;
+    if (rc == FM_OK &&
+        !(full = fm_wf_fill(&fm_wf_embedding, given, r->node->task))) {
+        rc = no_memory(r);
     }
-    double fraction = fm_json_get_real(data, "test_fraction", 0);
-    bool shuffle = fm_json_get_bool(data, "shuffle", false);
-    fm_json_t *columns = fm_json_get(data, "columns");
-    if ((rc = set(r, params, "file", fm_json_keep(file))) < 0 ||
-        (rc = set(r, params, "format", fm_json_string(origin.format))) < 0 ||
-        (rc = set(r, params, "test_fraction", fm_json_real(fraction))) < 0 ||
-        (rc = set(r, params, "shuffle", fm_json_bool(shuffle))) < 0 ||
-        (rc = set(r, params, "columns",
-                  columns ? fm_json_keep(columns) : fm_json_null())) < 0 ||
-        (rc = split_params(r, fm_json_get_str(data, "split"), fraction,
-                           params)) < 0 ||
-        (rc = chunk_params(r, fm_json_get(data, "chunk"), params)) < 0) {
-        goto out;
+    if (rc == FM_OK &&
+        (rc = fm_wf_set(r, params, "pooling",
+                        fm_json_keep(fm_json_get(full, "pooling")))) == FM_OK) {
+        rc = fm_wf_set(r, params, "normalize",
+                       fm_json_keep(fm_json_get(full, "normalize")));
     }
-    rc = shuffle || fraction > 0 ? put_seed(r, data, params)
-                                 : set(r, params, "seed", fm_json_int(0));
-out:
-    fm_json_drop(file);
-    fm_json_drop(data);
+    fm_json_drop(full);
+    fm_json_drop(given);
+    return rc;
+}
+
+/* Members of the one reward of a reward node. */
+static fm_status_t reward_params(const fm_wf_resolver_t *r, fm_json_t *params)
+{
+    fm_json_t *made = NULL;
+    fm_json_t *adapter = NULL;
+    double weight = 1;
+    const char *key = NULL;
+    fm_json_t *value = NULL;
+    void *at = NULL;
+    fm_status_t rc = fm_wf_reward_params(r, fm_wf_reward_at(r->node->tree, 0),
+                                         &made, &adapter, &weight);
+
+    while (rc == FM_OK && fm_json_next(made, &at, &key, &value)) {
+        rc = fm_wf_set(r, params, key, fm_json_keep(value));
+    }
+    fm_json_drop(made);
+    fm_json_drop(adapter);
     return rc;
 }
 
@@ -378,21 +341,16 @@ static fm_status_t python_params(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *made = NULL;
     fm_status_t rc = FM_OK;
 
-    if (code->type == FM_JSON_OBJECT) {
-        rc = fm_wf_digest_of(r, fm_wf_get(code, "path"), &made);
-    } else if (!(made = fm_json_object()) ||
-               fm_json_set(made, "text", fm_json_string(code->text)) < 0) {
-        rc = no_memory(r);
-    }
-    if (rc < 0 || (rc = set(r, params, "code", fm_json_keep(made))) < 0 ||
-        (rc = set(r, params, "entrypoint",
-                  fm_json_string(entry ? entry : "main"))) < 0 ||
-        (rc = set(r, params, "emits",
-                  fm_json_string(emits ? emits : "value"))) < 0 ||
+    if ((rc = fm_wf_code_param(r, code, &made)) < 0 ||
+        (rc = fm_wf_set(r, params, "code", fm_json_keep(made))) < 0 ||
+        (rc = fm_wf_set(r, params, "entrypoint",
+                        fm_json_string(entry ? entry : "main"))) < 0 ||
+        (rc = fm_wf_set(r, params, "emits",
+                        fm_json_string(emits ? emits : "value"))) < 0 ||
         (rc = read_seed(r, &seed)) < 0) {
         goto out;
     }
-    rc = set(r, params, "seed", seed);
+    rc = fm_wf_set(r, params, "seed", seed);
 out:
     fm_json_drop(made);
     return rc;
@@ -443,19 +401,20 @@ static fm_status_t command_params(const fm_wf_resolver_t *r, fm_json_t *params)
     }
     for (size_t i = 0; env && i < env->count && rc == FM_OK; i++) {
         if ((rc = word_of(r, env->members[i].value, &word)) == FM_OK) {
-            rc = set(r, names, env->members[i].key, word);
+            rc = fm_wf_set(r, names, env->members[i].key, word);
         }
     }
     if (rc == FM_OK && outputs) {
         rc = fm_wf_resolve(r, outputs, false, &files);
     }
-    if (rc < 0 || (rc = set(r, params, "argv", fm_json_keep(words))) < 0 ||
-        (rc = set(r, params, "env", fm_json_keep(names))) < 0 ||
-        (rc = set(r, params, "outputs", fm_json_keep(files))) < 0 ||
+    if (rc < 0 ||
+        (rc = fm_wf_set(r, params, "argv", fm_json_keep(words))) < 0 ||
+        (rc = fm_wf_set(r, params, "env", fm_json_keep(names))) < 0 ||
+        (rc = fm_wf_set(r, params, "outputs", fm_json_keep(files))) < 0 ||
         (rc = read_seed(r, &seed)) < 0) {
         goto out;
     }
-    rc = set(r, params, "seed", seed);
+    rc = fm_wf_set(r, params, "seed", seed);
 out:
     fm_json_drop(words);
     fm_json_drop(names);
@@ -466,31 +425,35 @@ out:
 fm_status_t fm_wf_params(const fm_wf_resolver_t *r, fm_json_t *params,
                          fm_json_t *hints)
 {
-    const int with_model = FM_WF_INFERENCE | FM_WF_SFT | FM_WF_DPO |
-                           FM_WF_EVALUATE | FM_WF_LOGPROBS;
     int task = r->node->task;
-    fm_status_t rc = task & with_model ? read_model(r, params) : FM_OK;
+    fm_status_t rc = task & FM_WF_WITH_MODEL ? model_params(r, params) : FM_OK;
 
     if (rc < 0) {
         return rc;
     }
     switch (task) {
     case FM_WF_INFERENCE:
-        return inference_params(r, params);
+        return fm_wf_inference_params(r, params);
     case FM_WF_SFT:
+    case FM_WF_LORA_SFT:
+    case FM_WF_REWARD_MODEL:
     case FM_WF_DPO:
         return training_params(r, params, hints);
     case FM_WF_LOGPROBS:
         return logprobs_params(r, params);
+    case FM_WF_SCORE:
+        return length_param(r, "scoring", &fm_wf_scoring, params);
+    case FM_WF_EMBEDDING:
+        return embedding_params(r, params);
+    case FM_WF_REWARD:
+        return reward_params(r, params);
     case FM_WF_EVALUATE:
-        return evaluate_params(r, params);
-    case FM_WF_RETRIEVAL:
-        return retrieval_params(r, params);
+        return fm_wf_evaluate_params(r, params);
     case FM_WF_PYTHON:
         return python_params(r, params);
     case FM_WF_COMMAND:
         return command_params(r, params);
     default:
-        return FM_OK;
+        return fm_wf_data_params(r, params);
     }
 }

@@ -68,8 +68,11 @@ static const char *path_problem(const char *path, bool wild)
     if (strncmp(path, "export", len) == 0 && len == 6) {
         return NULL;
     }
+    if (strncmp(path, "parts", len) == 0 && len == 5) {
+        return *at == '.' ? NULL : "after parts comes the name of a part";
+    }
     if (strncmp(path, "items", len) != 0 || len != 5) {
-        return "a path starts with items, export or skipped";
+        return "a path starts with items, export, parts or skipped";
     }
     if (*at == '\0') {
         return NULL;
@@ -190,6 +193,14 @@ static fm_status_t find_in_data(struct finder *f, const fm_wf_value_t *data)
     bool map = data->type == FM_JSON_OBJECT;
     fm_status_t rc = map ? find_map(f, data, "items", false) : FM_OK;
 
+    const fm_wf_value_t *nodes = fm_wf_get(data, "nodes");
+    for (size_t i = 0; nodes && i < nodes->count && rc == FM_OK; i++) {
+        const fm_wf_value_t *name = nodes->members[i].value;
+        if (fm_wf_str(name)) {
+            rc = add_ref(f, name->text, strlen(name->text), "items", 5,
+                         name->line, name->column, false);
+        }
+    }
     if (rc == FM_OK && jsonl && jsonl->type == FM_JSON_OBJECT) {
         rc = find_map(f, jsonl, "items", false);
     }
@@ -200,6 +211,46 @@ static fm_status_t find_in_data(struct finder *f, const fm_wf_value_t *data)
         /* A column is structure, though it may look like {node, path}. */
         bool maps = strcmp(data->members[i].key, "items") == 0;
         rc = find_in(f, data->members[i].value, maps);
+    }
+    return rc;
+}
+
+static fm_status_t find_in_model(struct finder *f, const fm_wf_value_t *model)
+{
+    const fm_wf_value_t *source = fm_wf_get(model, "source");
+    const fm_wf_value_t *adapters = fm_wf_get(model, "adapters");
+    fm_status_t rc = FM_OK;
+
+    if (source && source->type == FM_JSON_OBJECT) {
+        rc = find_map(f, source, "items.0.output.model", false);
+    }
+    for (size_t i = 0; adapters && i < adapters->count && rc == FM_OK; i++) {
+        const fm_wf_value_t *node =
+            fm_wf_get(adapters->members[i].value, "node");
+        if (fm_wf_str(node)) {
+            rc = add_ref(f, node->text, strlen(node->text),
+                         "items.0.output.adapter", 22, node->line, node->column,
+                         false);
+        }
+    }
+    return rc < 0 ? rc : find_in(f, model, false);
+}
+
+/* A map whose `code` is not searched and whose `model` is one: a reward, map,
+ * filter. */
+static fm_status_t find_in_map(struct finder *f, const fm_wf_value_t *map)
+{
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < map->count && rc == FM_OK; i++) {
+        const fm_wf_member_t *at = &map->members[i];
+        bool keyed = map->type == FM_JSON_OBJECT;
+        if (keyed && strcmp(at->key, "model") == 0) {
+            rc = find_in_model(f, at->value);
+        } else if (!keyed || strcmp(at->key, "code") != 0) {
+            rc = keyed ? find_in(f, at->value, false)
+                       : find_in_map(f, at->value);
+        }
     }
     return rc;
 }
@@ -228,11 +279,12 @@ static fm_status_t find_in_section(struct finder *f, const char *key,
         const fm_wf_value_t *equals = fm_wf_get(value, "equals");
         return rc < 0 || !equals ? rc : find_in(f, equals, false);
     }
-    if (strcmp(key, "model") == 0) {
-        const fm_wf_value_t *source = fm_wf_get(value, "source");
-        if (source && source->type == FM_JSON_OBJECT) {
-            rc = find_map(f, source, "items.0.output.model", false);
-        }
+    if (strcmp(key, "model") == 0 || strcmp(key, "opponent") == 0) {
+        return find_in_model(f, value);
+    }
+    if (strcmp(key, "reward") == 0 || strcmp(key, "map") == 0 ||
+        strcmp(key, "filter") == 0) {
+        return find_in_map(f, value);
     }
     return rc < 0 ? rc : find_in(f, value, strcmp(key, "inputs") == 0);
 }
@@ -409,6 +461,31 @@ static fm_status_t resolve_container(const fm_wf_resolver_t *r,
         rc = fm_wf_resolve(r, tree->members[i].value, maps, &child);
         if (rc == FM_OK && (map ? fm_json_set(made, tree->members[i].key, child)
                                 : fm_json_append(made, child)) < 0) {
+            rc = fm_no_memory(r->source.err);
+        }
+    }
+    if (rc == FM_OK) {
+        *out = made;
+        made = NULL;
+    }
+    fm_json_drop(made);
+    return rc;
+}
+
+fm_status_t fm_wf_resolve_map(const fm_wf_resolver_t *r,
+                              const fm_wf_value_t *tree, fm_json_t **out)
+{
+    fm_json_t *made = fm_json_object();
+    fm_status_t rc = made ? FM_OK : fm_no_memory(r->source.err);
+
+    for (size_t i = 0; i < tree->count && rc == FM_OK; i++) {
+        const fm_wf_member_t *at = &tree->members[i];
+        fm_json_t *child = NULL;
+        if (strcmp(at->key, "code") == 0 || strcmp(at->key, "model") == 0) {
+            continue;
+        }
+        rc = fm_wf_resolve(r, at->value, false, &child);
+        if (rc == FM_OK && fm_json_set(made, at->key, child) < 0) {
             rc = fm_no_memory(r->source.err);
         }
     }

@@ -40,6 +40,11 @@ FM_MUST_USE fm_status_t fm_wf_result_of(const fm_wf_resolver_t *r,
 FM_MUST_USE fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r,
                                       const fm_wf_value_t *tree, bool maps,
                                       fm_json_t **out);
+/** The same for the members of a map other than `code`, which is never
+ *  searched, and `model`, which has its own reader. */
+FM_MUST_USE fm_status_t fm_wf_resolve_map(const fm_wf_resolver_t *r,
+                                          const fm_wf_value_t *tree,
+                                          fm_json_t **out);
 /** A value inside text: a string as it is, anything else as canonical JSON. */
 void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value);
 

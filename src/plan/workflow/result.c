@@ -204,6 +204,35 @@ static fm_status_t add_export(const fm_wf_value_t *export,
     return fm_json_set(result, "export", rows);
 }
 
+/* The records of every part of a split, by [from, to]. */
+static fm_status_t add_parts(const fm_json_t *parts, const fm_json_t *list,
+                             fm_json_t *result)
+{
+    const char *name = NULL;
+    fm_json_t *range = NULL;
+    void *at = NULL;
+    fm_json_t *all = fm_json_object();
+    fm_status_t rc = all ? FM_OK : FM_ERR_NO_MEMORY;
+
+    while (rc == FM_OK && fm_json_next(parts, &at, &name, &range)) {
+        int64_t from = fm_json_int_or(fm_json_at(range, 0), 0);
+        int64_t to = fm_json_int_or(fm_json_at(range, 1), 0);
+        fm_json_t *part = fm_json_array();
+        rc = fm_json_set(all, name, fm_json_keep(part));
+        for (int64_t i = from < 0 ? 0 : from;
+             rc == FM_OK && i < to && (uint64_t)i < fm_json_len(list); i++) {
+            rc =
+                fm_json_append(part, fm_json_keep(fm_json_at(list, (size_t)i)));
+        }
+        fm_json_drop(part);
+    }
+    if (rc < 0) {
+        fm_json_drop(all);
+        return rc;
+    }
+    return fm_json_set(result, "parts", all);
+}
+
 fm_status_t fm_workflow_result(const fm_workflow_t *wf, uint32_t node,
                                const fm_json_t *records,
                                const fm_json_t *const *outputs, size_t count,
@@ -212,9 +241,11 @@ fm_status_t fm_workflow_result(const fm_workflow_t *wf, uint32_t node,
     const fm_wf_node_private_t *n = &wf->nodes[node];
     const char *emits = fm_wf_str(fm_wf_get(n->tree, "emits"));
     const fm_wf_value_t *export =
-        fm_wf_get(fm_wf_get(n->tree, "postprocess"), "jsonl_export");
-    bool flatten =
-        n->task == FM_WF_RETRIEVAL || (emits && strcmp(emits, "items") == 0);
+        n->pub.internal
+            ? NULL
+            : fm_wf_get(fm_wf_get(n->tree, "postprocess"), "jsonl_export");
+    bool flatten = (n->task & (FM_WF_RETRIEVAL | FM_WF_RECORD_TASKS)) ||
+                   (emits && strcmp(emits, "items") == 0);
     const fm_json_t *list = NULL;
     fm_json_t *result = fm_json_object();
     fm_json_t *items = fm_json_array();
@@ -235,6 +266,9 @@ fm_status_t fm_workflow_result(const fm_workflow_t *wf, uint32_t node,
     }
     if (rc == FM_OK && export) {
         rc = add_export(export, records, result);
+    }
+    if (rc == FM_OK && n->task == FM_WF_SPLIT) {
+        rc = add_parts(fm_json_get(outputs[0], "parts"), list, result);
     }
     if (rc < 0) {
         rc = fm_no_memory(err);

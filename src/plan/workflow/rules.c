@@ -2,10 +2,10 @@
 /* Rules of one node that the tables cannot say (W30, W44 – W51). */
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/path.h"
 #include "plan/workflow/graph.h"
+#include "plan/workflow/model.h"
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
@@ -46,9 +46,12 @@ static fm_status_t check_data(const fm_wf_value_t *tree, int task,
     const fm_wf_value_t *data = fm_wf_get(tree, "data");
     const fm_wf_value_t *columns = fm_wf_get(data, "columns");
     static const char *const literal[] = {
-        "column",         "prompt_column",   "response_column", "text_column",
-        "chosen_column",  "rejected_column", "separator",       "prompt_field",
-        "response_field", "chosen_field",    "rejected_field",  "text_field"};
+        "column",          "prompt_column",  "response_column",
+        "text_column",     "chosen_column",  "rejected_column",
+        "separator",       "prompt_field",   "response_field",
+        "chosen_field",    "rejected_field", "text_field",
+        "messages_column", "messages_field", "choices_column",
+        "answer_column",   "dataset"};
     fm_wf_origin_t origin = {0};
     fm_status_t rc = FM_OK;
 
@@ -76,142 +79,14 @@ static fm_status_t check_data(const fm_wf_value_t *tree, int task,
         return fm_wf_fail_at(
             source, data,
             "data_retrieval reads a file; allowed: data.path with type "
-            "jsonl, csv or text");
+            "jsonl, csv, text or hdf5");
     }
     return origin.form == FM_WF_FORM_TEMPLATE
                ? check_template(fm_wf_get(data, "template"), source)
                : FM_OK;
 }
 
-/* --- model ---------------------------------------------------------------- */
-
-static int64_t config_int(const fm_wf_value_t *config, const char *key,
-                          int64_t fallback)
-{
-    const fm_wf_value_t *value = fm_wf_get(config, key);
-
-    return value && value->type == FM_JSON_INT ? value->integer : fallback;
-}
-
-static fm_status_t check_config(const fm_wf_value_t *config,
-                                const fm_wf_source_t *source)
-{
-    int64_t hidden = config_int(config, "hidden_size", 128);
-    int64_t heads = config_int(config, "num_attention_heads", 4);
-    int64_t kv_heads = config_int(config, "num_key_value_heads", heads);
-    const fm_wf_value_t *size = fm_wf_get(config, "hidden_size");
-
-    if (hidden % (2 * heads) != 0) {
-        return fm_wf_fail(source, (size ? size : config)->line,
-                          (size ? size : config)->column, FM_ERR_INVALID,
-                          "hidden_size is %lld; allowed: a multiple of twice "
-                          "num_attention_heads (%lld)",
-                          (long long)hidden, (long long)heads);
-    }
-    if (heads % kv_heads != 0) {
-        const fm_wf_value_t *at = fm_wf_get(config, "num_key_value_heads");
-        return fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID,
-                          "num_key_value_heads is %lld; allowed: a divisor of "
-                          "num_attention_heads (%lld)",
-                          (long long)kv_heads, (long long)heads);
-    }
-    return FM_OK;
-}
-
-static fm_status_t check_model(const fm_wf_value_t *tree,
-                               const fm_wf_source_t *source)
-{
-    const fm_wf_value_t *model = fm_wf_get(tree, "model");
-    const fm_wf_value_t *from = fm_wf_get(model, "source");
-    const fm_wf_value_t *identifier = fm_wf_get(from, "identifier");
-    const fm_wf_value_t *node = fm_wf_get(from, "node");
-    const char *type = fm_wf_str(fm_wf_get(from, "type"));
-    const char *is = node ? "node" : identifier ? "digest" : "random";
-    fm_digest_t digest;
-
-    if (!model) {
-        return fm_wf_fail_at(source, tree, "this task type needs a model");
-    }
-    if ((type && strcmp(type, is) != 0) || (node && identifier)) {
-        return fm_wf_fail_at(
-            source, from,
-            "model.source; allowed: {type: random}, {type: digest, "
-            "identifier}, {type: node, node}");
-    }
-    if (node && !fm_wf_is_literal(node)) {
-        return fm_wf_fail_at(source, node,
-                             "model.source.node is no literal node name");
-    }
-    if (!node && fm_wf_get(from, "path")) {
-        return fm_wf_fail_at(source, fm_wf_get(from, "path"),
-                             "model.source.path goes with a node alone");
-    }
-    if (identifier && !fm_wf_ref_is_whole(identifier->text) &&
-        !fm_digest_parse(identifier->text, &digest)) {
-        return fm_wf_fail(source, identifier->line, identifier->column,
-                          FM_ERR_UNSUPPORTED,
-                          "model %.80s: loading models by name is not "
-                          "supported by this version; allowed: sha256:<64 hex "
-                          "digits>, ${NODE.items.0.output.model}, or a source "
-                          "of type random with model.config",
-                          identifier->text);
-    }
-    const fm_wf_value_t *config = fm_wf_get(model, "config");
-    return config && strcmp(is, "random") == 0 ? check_config(config, source)
-                                               : FM_OK;
-}
-
-/* --- the rest ------------------------------------------------------------- */
-
-static fm_status_t check_training(const fm_wf_value_t *tree,
-                                  const fm_wf_source_t *source)
-{
-    const fm_wf_value_t *training = fm_wf_get(tree, "training");
-    const fm_wf_value_t *steps = fm_wf_get(training, "steps");
-
-    if (steps && fm_wf_get(training, "num_train_epochs")) {
-        return fm_wf_fail_at(
-            source, steps,
-            "training.steps with num_train_epochs; allowed: one of "
-            "them");
-    }
-    return FM_OK;
-}
-
-static fm_status_t check_metrics(const fm_wf_value_t *tree,
-                                 const fm_wf_source_t *source)
-{
-    static const char *const names[] = {"loss", "perplexity",
-                                        "preference_accuracy", "exact_match"};
-    const fm_wf_value_t *metrics = fm_wf_get(tree, "metrics");
-    char hint[96];
-
-    if (!metrics || metrics->type != FM_JSON_ARRAY || !metrics->count) {
-        return fm_wf_fail_at(
-            source, metrics ? metrics : tree,
-            "evaluate needs metrics: a list of loss, perplexity, "
-            "preference_accuracy, exact_match");
-    }
-    for (size_t i = 0; i < metrics->count; i++) {
-        const fm_wf_value_t *metric = metrics->members[i].value;
-        const char *name = fm_wf_str(metric);
-        size_t k = 0;
-        while (name && k < FM_COUNT_OF(names) && strcmp(names[k], name) != 0) {
-            k++;
-        }
-        if (!name || k == FM_COUNT_OF(names)) {
-            return fm_wf_fail(
-                source, metric->line, metric->column, FM_ERR_INVALID,
-                "metric %.60s; allowed: loss, perplexity, "
-                "preference_accuracy, exact_match%s",
-                name ? name : "that is no text",
-                name ? fm_wf_suggest(name, names, FM_COUNT_OF(names), hint,
-                                     sizeof(hint))
-                     : "");
-        }
-    }
-    return FM_OK;
-}
+/* --- scripts -------------------------------------------------------------- */
 
 static fm_status_t check_inputs(const fm_wf_value_t *inputs,
                                 const fm_wf_source_t *source)
@@ -293,26 +168,36 @@ static fm_status_t check_command(const fm_wf_value_t *tree,
     return rc;
 }
 
-static fm_status_t check_python(const fm_wf_value_t *tree,
-                                const fm_wf_source_t *source)
+fm_status_t fm_wf_code_check(const fm_wf_value_t *code,
+                             const fm_wf_value_t *entrypoint,
+                             const fm_wf_value_t *at,
+                             const fm_wf_source_t *source)
 {
-    const fm_wf_value_t *code = fm_wf_get(tree, "code");
     const char *text = fm_wf_str(code);
     bool path = code && code->type == FM_JSON_OBJECT && code->count == 1 &&
                 fm_wf_is_literal(fm_wf_get(code, "path"));
 
-    const fm_wf_value_t *names[] = {fm_wf_get(tree, "entrypoint"),
-                                    fm_wf_get(tree, "emits")};
-    for (size_t i = 0; i < FM_COUNT_OF(names); i++) {
-        if (names[i] && !fm_wf_is_literal(names[i])) {
-            return fm_wf_fail_at(source, names[i],
-                                 "a reference; allowed: literal text");
-        }
+    if (entrypoint && !fm_wf_is_literal(entrypoint)) {
+        return fm_wf_fail_at(source, entrypoint,
+                             "a reference; allowed: literal text");
     }
     return path || (text && *text)
                ? FM_OK
-               : fm_wf_fail_at(source, code ? code : tree,
+               : fm_wf_fail_at(source, code ? code : at,
                                "python needs code: text, or {path: file.py}");
+}
+
+static fm_status_t check_python(const fm_wf_value_t *tree,
+                                const fm_wf_source_t *source)
+{
+    const fm_wf_value_t *emits = fm_wf_get(tree, "emits");
+
+    if (emits && !fm_wf_is_literal(emits)) {
+        return fm_wf_fail_at(source, emits,
+                             "a reference; allowed: literal text");
+    }
+    return fm_wf_code_check(fm_wf_get(tree, "code"),
+                            fm_wf_get(tree, "entrypoint"), tree, source);
 }
 
 static fm_status_t check_condition(const fm_wf_value_t *condition,
@@ -382,26 +267,27 @@ fm_status_t fm_wf_rules_check(const fm_wf_value_t *tree, int task,
                               const fm_wf_source_t *source)
 {
     const fm_wf_value_t *condition = fm_wf_get(tree, "condition");
-    const int with_data = FM_WF_ECHO | FM_WF_RETRIEVAL | FM_WF_INFERENCE |
-                          FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE;
-    const int with_model =
-        FM_WF_INFERENCE | FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE;
+    const fm_wf_value_t *model = fm_wf_get(tree, "model");
+    fm_wf_model_origin_t origin = {0};
     fm_status_t rc = FM_OK;
 
     if (condition && (rc = check_condition(condition, source)) < 0) {
         return rc;
     }
     if ((rc = check_export(tree, source)) < 0 ||
-        ((task & with_data) && (rc = check_data(tree, task, source)) < 0) ||
-        ((task & with_model) && (rc = check_model(tree, source)) < 0) ||
-        (rc = check_training(tree, source)) < 0) {
+        ((task & FM_WF_WITH_DATA) &&
+         (rc = check_data(tree, task, source)) < 0)) {
         return rc;
     }
-    if (task == FM_WF_EVALUATE) {
-        return check_metrics(tree, source);
+    if ((task & FM_WF_WITH_MODEL) &&
+        (rc = model ? fm_wf_model_read(model, source, &origin)
+                    : fm_wf_fail_at(source, tree,
+                                    "this task type needs a model")) < 0) {
+        return rc;
     }
     if (task == FM_WF_COMMAND) {
         return check_command(tree, source);
     }
-    return task == FM_WF_PYTHON ? check_python(tree, source) : FM_OK;
+    return task == FM_WF_PYTHON ? check_python(tree, source)
+                                : fm_wf_rules_task(tree, task, source);
 }

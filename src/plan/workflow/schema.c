@@ -22,21 +22,34 @@ static const struct {
     {"command", FM_WF_COMMAND},
     {"data_retrieval", FM_WF_RETRIEVAL},
     {"inference", FM_WF_INFERENCE},
+    {"embedding", FM_WF_EMBEDDING},
+    {"score", FM_WF_SCORE},
+    {"reward", FM_WF_REWARD},
     {"sft", FM_WF_SFT},
+    {"lora_sft", FM_WF_LORA_SFT},
+    {"reward_model", FM_WF_REWARD_MODEL},
     {"dpo", FM_WF_DPO},
+    {"ppo", FM_WF_PPO},
+    {"grpo", FM_WF_GRPO},
     {"evaluate", FM_WF_EVALUATE},
-    {"lora_sft", 0},
-    {"ppo", 0},
-    {"grpo", 0},
+    {"map", FM_WF_MAP_TASK},
+    {"filter", FM_WF_FILTER},
+    {"dedup", FM_WF_DEDUP},
+    {"split", FM_WF_SPLIT},
+    {"shard", FM_WF_SHARD},
+    {"concat", FM_WF_CONCAT},
+    {"sample", FM_WF_SAMPLE},
+    {"jsonl_export", FM_WF_EXPORT},
+    {"data_profiling", FM_WF_PROFILE},
     {"api", 0},
-    {"data_profiling", 0},
-    {"embedding", 0},
     {"rag", 0},
     {"agent", 0},
 };
 #define SUPPORTED                                                              \
-    "supported: echo, python, command, data_retrieval, inference, sft, dpo, "  \
-    "evaluate"
+    "supported: echo, python, command, data_retrieval, inference, embedding, " \
+    "score, reward, sft, lora_sft, reward_model, dpo, ppo, grpo, evaluate, "   \
+    "map, filter, dedup, split, shard, concat, sample, jsonl_export, "         \
+    "data_profiling"
 
 int fm_wf_task_bit(const char *name)
 {
@@ -46,6 +59,16 @@ int fm_wf_task_bit(const char *name)
         }
     }
     return strcmp(name, "logprobs") == 0 ? FM_WF_LOGPROBS : 0;
+}
+
+const char *fm_wf_task_name(int bit)
+{
+    for (size_t i = 0; i < FM_COUNT_OF(tasks); i++) {
+        if (tasks[i].bit == bit) {
+            return tasks[i].name;
+        }
+    }
+    return "logprobs";
 }
 
 fm_status_t fm_wf_task_check(const fm_wf_source_t *source,
@@ -74,19 +97,60 @@ fm_status_t fm_wf_task_check(const fm_wf_source_t *source,
     }
     return fm_wf_fail(
         source, value->line, value->column, FM_ERR_INVALID,
-        "unknown taskType %s; " SUPPORTED "%s", name,
+        "unknown taskType %.60s%s; " SUPPORTED, name,
         fm_wf_suggest(name, names, FM_COUNT_OF(names), hint, sizeof(hint)));
 }
 
+static bool takes(const fm_wf_key_t *key, int task)
+{
+    return !key->tasks || (key->tasks & task) != 0;
+}
+
 const fm_wf_key_t *fm_wf_key_find(const fm_wf_section_t *section,
-                                  const char *name)
+                                  const char *name, int task)
+{
+    const fm_wf_key_t *other = NULL;
+
+    for (size_t i = 0; i < section->count; i++) {
+        const fm_wf_key_t *key = &section->keys[i];
+        if (strcmp(key->name, name) == 0) {
+            if (takes(key, task)) {
+                return key;
+            }
+            other = key;
+        }
+    }
+    return other;
+}
+
+/* The second spelling of @p key; NULL when it has none. */
+static const char *alias_of(const fm_wf_section_t *section, const char *key)
 {
     for (size_t i = 0; i < section->count; i++) {
-        if (strcmp(section->keys[i].name, name) == 0) {
-            return &section->keys[i];
+        const char *same = section->keys[i].same_as;
+        if (same && strcmp(same, key) == 0) {
+            return section->keys[i].name;
         }
     }
     return NULL;
+}
+
+const fm_wf_value_t *fm_wf_get_either(const fm_wf_section_t *section,
+                                      const fm_wf_value_t *map, const char *key)
+{
+    const fm_wf_value_t *value = fm_wf_get(map, key);
+    const char *alias = value ? NULL : alias_of(section, key);
+
+    return alias ? fm_wf_get(map, alias) : value;
+}
+
+const fm_json_t *fm_wf_json_either(const fm_wf_section_t *section,
+                                   const fm_json_t *map, const char *key)
+{
+    const fm_json_t *value = fm_json_get(map, key);
+    const char *alias = value ? NULL : alias_of(section, key);
+
+    return alias ? fm_json_get(map, alias) : value;
 }
 
 /* --- checking ------------------------------------------------------------- */
@@ -99,11 +163,6 @@ struct check {
     const fm_wf_source_t *source;
 };
 
-static bool takes(const fm_wf_key_t *key, int task)
-{
-    return !key->tasks || (key->tasks & task) != 0;
-}
-
 static fm_status_t fail_key(const struct check *c, const fm_wf_member_t *at,
                             const char *key)
 {
@@ -111,7 +170,7 @@ static fm_status_t fail_key(const struct check *c, const fm_wf_member_t *at,
     size_t count = 0;
     char hint[96];
     fm_buf_t allowed = {0};
-    bool known = fm_wf_key_find(c->section, key) != NULL;
+    bool known = fm_wf_key_find(c->section, key, c->task) != NULL;
 
     for (size_t i = 0; i < c->section->count && count < NAMES_MAX; i++) {
         const fm_wf_key_t *row = &c->section->keys[i];
@@ -232,7 +291,7 @@ static fm_status_t check_member(const struct check *c, const char *name,
                                 const fm_json_t *json,
                                 const fm_wf_value_t *tree)
 {
-    const fm_wf_key_t *key = fm_wf_key_find(c->section, name);
+    const fm_wf_key_t *key = fm_wf_key_find(c->section, name, c->task);
     const fm_wf_member_t *member = fm_wf_member(tree, name);
     const fm_wf_member_t here = {.line = tree->line, .column = tree->column};
     const fm_wf_value_t *at = member ? member->value : tree;
@@ -247,9 +306,17 @@ static fm_status_t check_member(const struct check *c, const char *name,
                           "%s%s%s is not supported by this version: %s",
                           c->path, *c->path ? "." : "", name, key->why);
     }
+    if (fm_json_is(json, FM_JSON_NULL) && (key->nullable || key->hint)) {
+        return FM_OK;
+    }
     bool map = key->type == FM_WF_SECTION || key->type == FM_WF_MAP;
     if (!c->strict && !map && fm_wf_ref_is_whole(fm_json_str(json))) {
         return FM_OK;
+    }
+    if (key->same_as && fm_wf_get(tree, key->same_as)) {
+        return fm_wf_fail(c->source, at->line, at->column, FM_ERR_INVALID,
+                          "%s%s%s and %s are one key; allowed: one of them",
+                          c->path, *c->path ? "." : "", name, key->same_as);
     }
     fm_status_t rc = check_value(c, key, json, at->line, at->column);
     if (rc == FM_OK && key->type == FM_WF_SECTION) {
@@ -287,11 +354,14 @@ fm_json_t *fm_wf_fill(const fm_wf_section_t *section, const fm_json_t *json,
 
     for (size_t i = 0; out && i < section->count; i++) {
         const fm_wf_key_t *key = &section->keys[i];
-        const fm_json_t *given = fm_json_get(json, key->name);
+        const fm_json_t *given = fm_wf_json_either(section, json, key->name);
         fm_json_t *value = NULL;
-        if (key->hint || key->type == FM_WF_SECTION ||
+        if (key->hint || key->type == FM_WF_SECTION || key->same_as ||
             key->type == FM_WF_REFUSED || !takes(key, task)) {
             continue;
+        }
+        if (fm_json_is(given, FM_JSON_NULL)) {
+            given = NULL;
         }
         if (given && key->type == FM_WF_REAL) {
             value = fm_json_real(fm_json_real_or(given, 0));

@@ -301,7 +301,8 @@ static const fm_wf_value_t *inherited(fm_workflow_t *wf,
     size_t count = 0;
 
     for (size_t i = 0; kept && i < base->count; i++) {
-        const fm_wf_key_t *key = fm_wf_key_find(section, base->members[i].key);
+        const fm_wf_key_t *key =
+            fm_wf_key_find(section, base->members[i].key, task);
         if (key && key->tasks && !(key->tasks & task)) {
             continue;
         }
@@ -327,8 +328,9 @@ out:
 
 static bool names_origin(const fm_wf_value_t *data)
 {
-    static const char *const keys[] = {"type", "items", "prompts", "path",
-                                       "node", "jsonl", "template"};
+    static const char *const keys[] = {"type",        "items", "prompts",
+                                       "preferences", "path",  "node",
+                                       "nodes",       "jsonl", "template"};
 
     for (size_t i = 0; i < FM_COUNT_OF(keys); i++) {
         if (fm_wf_get(data, keys[i])) {
@@ -336,26 +338,6 @@ static bool names_origin(const fm_wf_value_t *data)
         }
     }
     return false;
-}
-
-/* @p map without @p key. */
-static const fm_wf_value_t *without(fm_workflow_t *wf, const fm_wf_value_t *map,
-                                    const char *key)
-{
-    fm_wf_member_t *kept = fm_calloc(map->count, sizeof(*kept));
-    size_t count = 0;
-
-    for (size_t i = 0; kept && i < map->count; i++) {
-        if (strcmp(map->members[i].key, key) != 0) {
-            kept[count++] = map->members[i];
-        }
-    }
-    const fm_wf_value_t *out =
-        kept ? fm_wf_container(&wf->arena, FM_JSON_OBJECT, map->line,
-                               map->column, kept, count)
-             : NULL;
-    free(kept);
-    return out;
 }
 
 /* Where data or a model comes from is one thing: own replaces inherited. */
@@ -366,11 +348,11 @@ static const fm_wf_value_t *drop_origins(fm_workflow_t *wf,
     const fm_wf_value_t *model = fm_wf_get(base, "model");
 
     if (names_origin(fm_wf_get(own, "data"))) {
-        base = without(wf, base, "data");
+        base = fm_wf_without(&wf->arena, base, "data");
     }
     if (base && model && model->type == FM_JSON_OBJECT &&
         fm_wf_get(fm_wf_get(own, "model"), "source")) {
-        const fm_wf_value_t *rest = without(wf, model, "source");
+        const fm_wf_value_t *rest = fm_wf_without(&wf->arena, model, "source");
         fm_error_t ignored = {0};
         if (!rest ||
             fm_wf_put(&wf->arena, base, "model", rest, &base, &ignored) < 0) {
@@ -489,10 +471,10 @@ static bool reaches(const fm_workflow_t *wf, const fm_wf_axis_t *axis,
     if (len < sizeof(section)) {
         memcpy(section, axis->path, len);
     }
-    const fm_wf_key_t *key = fm_wf_key_find(&fm_wf_spec, section);
     const fm_wf_value_t *type = fm_wf_get(stage->own, "taskType");
     type = type ? type : fm_wf_get(wf->base, "taskType");
     int task = fm_wf_str(type) ? fm_wf_task_bit(type->text) : 0;
+    const fm_wf_key_t *key = fm_wf_key_find(&fm_wf_spec, section, task);
     bool taken = !key || !key->tasks || (key->tasks & task);
     return taken && !overrides(stage->own, axis->path);
 }

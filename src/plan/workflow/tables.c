@@ -1,30 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tables of flowmesh/v1 (schema.h); docs/spec/workflow.md §3 to §6. */
-#include "base/mem.h"
-#include "plan/workflow/schema.h"
-
-#define MODEL_TASKS                                                            \
-    (FM_WF_INFERENCE | FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE | FM_WF_LOGPROBS)
-#define TRAINING_TASKS (FM_WF_SFT | FM_WF_DPO | FM_WF_LOGPROBS)
-#define DATA_TASKS (FM_WF_ECHO | FM_WF_RETRIEVAL | MODEL_TASKS)
-#define SAMPLE_TASKS (FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE | FM_WF_LOGPROBS)
-
-#define BIG 1e9                     /* counts: no run reaches it */
-#define SEED_MAX 9007199254740991.0 /* 2^53 − 1: exact in every JSON reader */
-
-/* Rows in short. */
-#define ANY(n) .name = (n), .type = FM_WF_ANY
-#define BOOL(n) .name = (n), .type = FM_WF_BOOL
-#define INT(n, lo, hi) .name = (n), .type = FM_WF_INT, .min = (lo), .max = (hi)
-#define REAL(n, lo, hi)                                                        \
-    .name = (n), .type = FM_WF_REAL, .min = (lo), .max = (hi)
-#define TEXT(n) .name = (n), .type = FM_WF_TEXT
-#define LIST(n) .name = (n), .type = FM_WF_LIST
-#define MAP(n) .name = (n), .type = FM_WF_MAP
-#define SECTION(n, s) .name = (n), .type = FM_WF_SECTION, .section = &(s)
-#define REFUSED(n, w) .name = (n), .type = FM_WF_REFUSED, .why = (w)
-#define TABLE(symbol, title, rows)                                             \
-    const fm_wf_section_t symbol = {title, rows, FM_COUNT_OF(rows)}
+#include "plan/workflow/rows.h"
 
 /* --- the document --------------------------------------------------------- */
 
@@ -95,11 +71,12 @@ static TABLE(output, "output", output_keys);
 /* --- model ---------------------------------------------------------------- */
 
 static const fm_wf_key_t source_keys[] = {
-    {TEXT("type"), .choices = "random|digest|node"},
+    {TEXT("type"), .choices = "random|digest|node|path|hub|huggingface|name"},
     {TEXT("identifier")},
     {TEXT("node")},
     {TEXT("path")},
-    {REFUSED("revision", "name a model by its sha256 digest")},
+    {TEXT("revision")},
+    {BOOL("trust_remote_code"), .hint = true /* rules: false alone */},
 };
 static TABLE(source, "model.source", source_keys);
 
@@ -119,13 +96,19 @@ static const fm_wf_key_t config_keys[] = {
 };
 TABLE(fm_wf_model_config, "model.config", config_keys);
 
+static const fm_wf_key_t adapter_keys[] = {
+    {TEXT("type"), .choices = "lora"},
+    {TEXT("node")},
+    {TEXT("digest")},
+    {TEXT("path")},
+    {REFUSED("url", "copy the adapter and give its path")},
+};
+TABLE(fm_wf_adapter, "an adapter", adapter_keys);
+
 static const fm_wf_key_t model_keys[] = {
-    {SECTION("source", source)},
-    {SECTION("config", fm_wf_model_config)},
-    {INT("seed", 0, SEED_MAX)},
-    {REFUSED("adapters", "train with sft and use the model it returns")},
-    {MAP("vllm"), .hint = true},
-    {MAP("transformers"), .hint = true},
+    {SECTION("source", source)}, {SECTION("config", fm_wf_model_config)},
+    {INT("seed", 0, SEED_MAX)},  {LIST("adapters")},
+    {MAP("vllm"), .hint = true}, {MAP("transformers"), .hint = true},
 };
 TABLE(fm_wf_model, "model", model_keys);
 
@@ -151,34 +134,49 @@ static const fm_wf_key_t template_keys[] = {
 static TABLE(template, "data.template", template_keys);
 
 static const fm_wf_key_t jsonl_keys[] = {
-    {TEXT("path")},           {TEXT("node")},         {TEXT("prompt_field")},
-    {TEXT("response_field")}, {TEXT("chosen_field")}, {TEXT("rejected_field")},
-    {TEXT("text_field")},
+    {TEXT("path")},         {TEXT("node")},
+    {TEXT("prompt_field")}, {TEXT("response_field")},
+    {TEXT("chosen_field")}, {TEXT("rejected_field")},
+    {TEXT("text_field")},   {TEXT("messages_field")},
 };
 static TABLE(jsonl, "data.jsonl", jsonl_keys);
 
+#define PROMPTS (FM_WF_INFERENCE | FM_WF_POLICY)
+#define PAIRS                                                                  \
+    (FM_WF_TUNING | FM_WF_EVALUATE | FM_WF_LOGPROBS | FM_WF_SCORE |            \
+     FM_WF_REWARD)
+#define COLUMNS (FM_WF_WITH_MODEL | FM_WF_REWARD)
+#define SUPERVISED (FM_WF_SFT | FM_WF_LORA_SFT)
+
 static const fm_wf_key_t data_keys[] = {
     {TEXT("type"),
-     .choices = "list|dataset|jsonl|csv|text|node|graph_template"},
+     .choices = "list|dataset|jsonl|csv|text|hdf5|node|graph_template"},
     {LIST("items")},
     {LIST("prompts")},
+    {LIST("preferences"), .tasks = FM_WF_DPO | FM_WF_REWARD_MODEL},
     {TEXT("path")},
     {TEXT("node")},
-    {SECTION("jsonl", jsonl), .tasks = MODEL_TASKS},
-    {SECTION("template", template), .tasks = FM_WF_INFERENCE | FM_WF_ECHO},
+    {LIST("nodes")},
+    {SECTION("jsonl", jsonl), .tasks = FM_WF_WITH_MODEL | FM_WF_REWARD},
+    {SECTION("template", template), .tasks = PROMPTS | FM_WF_ECHO},
     {TEXT("split")},
     {REAL("test_fraction", 0, 0.999)},
     {BOOL("shuffle")},
     {INT("seed", 0, SEED_MAX)},
     {LIST("columns")},
+    {TEXT("dataset")},
     {SECTION("chunk", chunk)},
-    {TEXT("column"), .tasks = MODEL_TASKS | FM_WF_ECHO},
-    {TEXT("prompt_column"), .tasks = MODEL_TASKS},
-    {TEXT("response_column"), .tasks = SAMPLE_TASKS},
-    {TEXT("text_column"), .tasks = FM_WF_SFT | FM_WF_EVALUATE},
-    {TEXT("chosen_column"), .tasks = SAMPLE_TASKS},
-    {TEXT("rejected_column"), .tasks = SAMPLE_TASKS},
-    {TEXT("separator"), .tasks = SAMPLE_TASKS},
+    {TEXT("column"), .tasks = COLUMNS | FM_WF_ECHO},
+    {TEXT("prompt_column"), .tasks = COLUMNS},
+    {TEXT("response_column"), .tasks = PAIRS},
+    {TEXT("text_column"),
+     .tasks = SUPERVISED | FM_WF_EVALUATE | FM_WF_EMBEDDING},
+    {TEXT("messages_column"), .tasks = SUPERVISED | PROMPTS},
+    {TEXT("chosen_column"), .tasks = PAIRS},
+    {TEXT("rejected_column"), .tasks = PAIRS},
+    {TEXT("choices_column"), .tasks = FM_WF_EVALUATE},
+    {TEXT("answer_column"), .tasks = FM_WF_EVALUATE},
+    {TEXT("separator"), .tasks = PAIRS},
     {INT("max_samples", 1, BIG)},
     {REFUSED("url", "copy the file and give its path")},
     {REFUSED("dataset_name", "copy the data set to a JSONL or CSV file and "
@@ -186,44 +184,7 @@ static const fm_wf_key_t data_keys[] = {
 };
 TABLE(fm_wf_data, "data", data_keys);
 
-/* --- what to do ----------------------------------------------------------- */
-
-static const fm_wf_key_t inference_keys[] = {
-    {INT("max_tokens", 1, 1 << 20), .fallback = "64"},
-    {REAL("temperature", 0, 100), .fallback = "0.0"},
-    {REAL("top_p", 1e-6, 1), .fallback = "1.0"},
-    {INT("top_k", 0, 1e6), .fallback = "0"},
-    {INT("seed", 0, SEED_MAX)},
-    {TEXT("system_prompt"), .hint = true /* goes into the items */},
-};
-TABLE(fm_wf_inference, "inference", inference_keys);
-
-static const fm_wf_key_t training_keys[] = {
-    {REAL("learning_rate", 0, 10), .fallback = "0.001"},
-    {INT("batch_size", 1, 65536), .fallback = "8"},
-    {INT("gradient_accumulation_steps", 1, 65536), .fallback = "1"},
-    {REAL("num_train_epochs", 1e-6, 1e6)},
-    {INT("steps", 1, BIG)},
-    {INT("max_seq_length", 2, 1 << 24)},
-    {INT("warmup_steps", 0, BIG), .fallback = "0"},
-    {TEXT("schedule"), .choices = "constant|linear|cosine",
-     .fallback = "\"constant\""},
-    {REAL("weight_decay", 0, 10), .fallback = "0.0"},
-    {REAL("max_grad_norm", 0, 1e9), .fallback = "1.0"},
-    {REAL("adam_beta1", 0, 0.999999), .fallback = "0.9"},
-    {REAL("adam_beta2", 0, 0.999999), .fallback = "0.999"},
-    {REAL("adam_epsilon", 1e-12, 1), .fallback = "1e-08"},
-    {REAL("beta", 1e-6, 1000), .fallback = "0.1", .tasks = FM_WF_DPO},
-    {INT("seed", 0, SEED_MAX)},
-    {INT("save_steps", 1, BIG), .hint = true},
-    {INT("logging_steps", 1, BIG), .hint = true},
-};
-TABLE(fm_wf_training, "training", training_keys);
-
-static const fm_wf_key_t generation_keys[] = {
-    {INT("max_new_tokens", 1, 1 << 20), .fallback = "64"},
-};
-TABLE(fm_wf_generation, "generation", generation_keys);
+/* --- around the work ------------------------------------------------------ */
 
 static const fm_wf_key_t condition_keys[] = {
     {TEXT("node")},
@@ -244,8 +205,6 @@ static const fm_wf_key_t postprocess_keys[] = {
 };
 static TABLE(postprocess, "postprocess", postprocess_keys);
 
-#define LATER(n) REFUSED(n, "remove it")
-
 static const fm_wf_key_t spec_keys[] = {
     {TEXT("taskType")},
     {SECTION("resources", resources), .hint = true},
@@ -253,24 +212,42 @@ static const fm_wf_key_t spec_keys[] = {
     {INT("seed", 0, SEED_MAX)},
     {SECTION("condition", condition)},
     {SECTION("postprocess", postprocess)},
-    {SECTION("model", fm_wf_model), .tasks = MODEL_TASKS},
-    {SECTION("data", fm_wf_data), .tasks = DATA_TASKS},
+    {SECTION("model", fm_wf_model), .tasks = FM_WF_WITH_MODEL},
+    {SECTION("data", fm_wf_data), .tasks = FM_WF_WITH_DATA},
     {SECTION("inference", fm_wf_inference), .tasks = FM_WF_INFERENCE},
-    {SECTION("training", fm_wf_training), .tasks = TRAINING_TASKS},
-    {SECTION("generation", fm_wf_generation), .tasks = FM_WF_EVALUATE},
+    {SECTION("training", fm_wf_training), .tasks = TUNING_TERMS},
+    {SECTION("training", fm_wf_policy_training), .tasks = FM_WF_POLICY},
+    {SECTION("lora", fm_wf_lora), .tasks = FM_WF_TRAINING},
+    {SECTION("generation", fm_wf_generation),
+     .tasks = FM_WF_EVALUATE | FM_WF_POLICY},
     {LIST("metrics"), .tasks = FM_WF_EVALUATE},
+    {SECTION("opponent", fm_wf_model), .tasks = FM_WF_EVALUATE},
+    {ANY("reward"), .tasks = FM_WF_REWARD | FM_WF_EVALUATE | FM_WF_POLICY},
+    {SECTION("reward_model", fm_wf_published_reward),
+     .tasks = FM_WF_EVALUATE | FM_WF_POLICY},
+    {SECTION("scoring", fm_wf_scoring), .tasks = FM_WF_SCORE},
+    {SECTION("embedding", fm_wf_embedding), .tasks = FM_WF_EMBEDDING},
+    {SECTION("map", fm_wf_map), .tasks = FM_WF_MAP_TASK},
+    {SECTION("filter", fm_wf_filter), .tasks = FM_WF_FILTER},
+    {SECTION("dedup", fm_wf_dedup), .tasks = FM_WF_DEDUP},
+    {SECTION("split", fm_wf_split_parts), .tasks = FM_WF_SPLIT},
+    {SECTION("shard", fm_wf_shard), .tasks = FM_WF_SHARD},
+    {SECTION("sample", fm_wf_sample), .tasks = FM_WF_SAMPLE},
+    {SECTION("jsonl_export", fm_wf_export), .tasks = FM_WF_EXPORT},
+    {SECTION("profiling", fm_wf_profile), .tasks = FM_WF_PROFILE},
     {ANY("code"), .tasks = FM_WF_PYTHON},
     {TEXT("entrypoint"), .tasks = FM_WF_PYTHON, .fallback = "\"main\""},
     {TEXT("emits"), .tasks = FM_WF_PYTHON, .choices = "value|items",
      .fallback = "\"value\""},
-    {REAL("timeoutSeconds", 1e-3, 1e7), .tasks = FM_WF_PYTHON | FM_WF_COMMAND,
+    {REAL("timeoutSeconds", 1e-3, 1e7),
+     .tasks = FM_WF_PYTHON | FM_WF_COMMAND | FM_WF_REWARD | FM_WF_MAP_TASK |
+              FM_WF_FILTER,
      .hint = true},
     {LIST("command"), .tasks = FM_WF_COMMAND},
     {MAP("env"), .tasks = FM_WF_COMMAND},
     {ANY("inputs"), .tasks = FM_WF_COMMAND},
     {LIST("outputs"), .tasks = FM_WF_COMMAND},
-    {LATER("checkpoint")},
-    {LATER("lora")},
-    {LATER("reward_model")},
+    {REFUSED("checkpoint",
+             "continue from the model and the adapter of a node")},
 };
 TABLE(fm_wf_spec, "spec", spec_keys);

@@ -273,6 +273,25 @@ out:
     return merged;
 }
 
+const fm_wf_value_t *fm_wf_without(fm_wf_arena_t *arena,
+                                   const fm_wf_value_t *map, const char *key)
+{
+    fm_wf_member_t *kept = fm_calloc(map->count, sizeof(*kept));
+    size_t count = 0;
+
+    for (size_t i = 0; kept && i < map->count; i++) {
+        if (strcmp(map->members[i].key, key) != 0) {
+            kept[count++] = map->members[i];
+        }
+    }
+    const fm_wf_value_t *out =
+        kept ? fm_wf_container(arena, FM_JSON_OBJECT, map->line, map->column,
+                               kept, count)
+             : NULL;
+    free(kept);
+    return out;
+}
+
 /* The member of a container that a path step names; count when none. */
 static size_t step_index(const fm_wf_value_t *at, const char *step, size_t len)
 {

@@ -94,6 +94,9 @@ const char *fm_wf_str(const fm_wf_value_t *value);
 FM_MUST_USE const fm_wf_value_t *fm_wf_merge(fm_wf_arena_t *arena,
                                              const fm_wf_value_t *base,
                                              const fm_wf_value_t *over);
+/** @p map without member @p key; NULL: memory is out. */
+FM_MUST_USE const fm_wf_value_t *
+fm_wf_without(fm_wf_arena_t *arena, const fm_wf_value_t *map, const char *key);
 /**
  * @p root with @p value put at @p path ("training.beta", "data.items.0"),
  * making maps on the way.

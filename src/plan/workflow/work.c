@@ -13,12 +13,6 @@ static fm_status_t no_memory(const fm_wf_resolver_t *r)
     return fm_no_memory(r->source.err);
 }
 
-static fm_status_t set(const fm_wf_resolver_t *r, fm_json_t *object,
-                       const char *key, fm_json_t *value)
-{
-    return fm_json_set(object, key, value) < 0 ? no_memory(r) : FM_OK;
-}
-
 /* --- items ---------------------------------------------------------------- */
 
 /* [{key: value}]: the one item of a node. */
@@ -58,7 +52,7 @@ static fm_status_t python_items(const fm_wf_resolver_t *r, fm_json_t **out)
         const fm_json_t *result = NULL;
         rc = fm_wf_result_of(r, fm_wf_target(r->wf, r->node, name), &result);
         if (rc == FM_OK) {
-            rc = set(r, inputs, name, fm_json_keep(result));
+            rc = fm_wf_set(r, inputs, name, fm_json_keep(result));
         }
     }
     if (rc == FM_OK) {
@@ -91,7 +85,7 @@ static fm_status_t add_input(const fm_wf_resolver_t *r,
                         name);
     }
     if (rc == FM_OK) {
-        rc = set(r, inputs, name, fm_json_keep(made));
+        rc = fm_wf_set(r, inputs, name, fm_json_keep(made));
     }
     fm_json_drop(value);
     fm_json_drop(made);
@@ -185,8 +179,8 @@ static fm_status_t dpo_items(const fm_wf_resolver_t *r, fm_json_t *pairs,
         }
     }
     if (rc == FM_OK &&
-        (rc = set(r, item, "pairs", fm_json_keep(pairs))) == FM_OK &&
-        (rc = set(r, item, "reference", fm_json_keep(list))) == FM_OK) {
+        (rc = fm_wf_set(r, item, "pairs", fm_json_keep(pairs))) == FM_OK &&
+        (rc = fm_wf_set(r, item, "reference", fm_json_keep(list))) == FM_OK) {
         rc = one_item(r, item, out);
     }
     fm_json_drop(list);
@@ -194,31 +188,82 @@ static fm_status_t dpo_items(const fm_wf_resolver_t *r, fm_json_t *pairs,
     return rc;
 }
 
-/* Metrics must fit the kind of the samples (§6.8). */
+/* exact_match wants completions (§6.8). */
 static fm_status_t check_samples(const fm_wf_resolver_t *r,
                                  const fm_json_t *samples,
                                  const fm_json_t *metrics)
 {
-    const fm_json_t *first = fm_json_at(samples, 0);
-    bool pairs = fm_json_get(first, "chosen") != NULL;
-    bool texts = fm_json_get(first, "text") != NULL;
+    bool texts = fm_json_get(fm_json_at(samples, 0), "text") != NULL;
 
-    for (size_t i = 0; first && i < fm_json_len(metrics); i++) {
+    for (size_t i = 0; texts && i < fm_json_len(metrics); i++) {
         const char *name = fm_json_str(fm_json_at(metrics, i));
-        bool preference = strcmp(name, "preference_accuracy") == 0;
-        if (preference != pairs ||
-            (texts && strcmp(name, "exact_match") == 0)) {
+        if (strcmp(name, "exact_match") == 0) {
             return fm_wf_fail(&r->source, r->node->pub.line,
                               r->node->pub.column, FM_ERR_INVALID,
-                              "node %s: metric %s does not go with samples of "
-                              "%s",
-                              r->node->pub.name, name,
-                              pairs   ? "prompt, chosen, rejected"
-                              : texts ? "text"
-                                      : "prompt, response");
+                              "node %s: metric exact_match does not go with "
+                              "samples of text",
+                              r->node->pub.name);
         }
     }
     return FM_OK;
+}
+
+fm_status_t fm_wf_move_to_items(const fm_wf_resolver_t *r, const char *key,
+                                fm_json_t *params, fm_json_t *items)
+{
+    const fm_json_t *value = fm_json_get(params, key);
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; value && i < fm_json_len(items) && rc == FM_OK; i++) {
+        rc = fm_wf_set(r, fm_json_at(items, i), key, fm_json_keep(value));
+    }
+    fm_json_remove(params, key);
+    return rc;
+}
+
+/* concat: the lists of its nodes, as written. */
+static fm_status_t concat_items(const fm_wf_resolver_t *r, fm_json_t *records,
+                                fm_json_t **out)
+{
+    const fm_wf_value_t *nodes =
+        fm_wf_get(fm_wf_get(r->node->tree, "data"), "nodes");
+    fm_json_t *lists = fm_json_array();
+    size_t at = 0;
+    fm_status_t rc = lists ? FM_OK : no_memory(r);
+
+    for (size_t i = 0; i < (nodes ? nodes->count : 1) && rc == FM_OK; i++) {
+        const fm_json_t *result = NULL;
+        fm_json_t *list = fm_json_array();
+        size_t end = fm_json_len(records);
+        if (nodes &&
+            (rc = fm_wf_result_of(
+                 r, fm_wf_target(r->wf, r->node, nodes->members[i].value->text),
+                 &result)) == FM_OK) {
+            size_t rest = at + fm_json_len(fm_json_get(result, "items"));
+            end = rest < end ? rest : end; /* max_samples */
+        }
+        for (; at < end && list; at++) {
+            if (fm_json_append(list, fm_json_keep(fm_json_at(records, at))) <
+                0) {
+                list = fm_json_drop(list);
+            }
+        }
+        if (fm_json_append(lists, list) < 0) {
+            rc = rc < 0 ? rc : no_memory(r);
+        }
+    }
+    rc = rc < 0 ? rc : wrap_item(r, "lists", lists, out);
+    fm_json_drop(lists);
+    return rc;
+}
+
+/* The one item of an operator over records. */
+static fm_status_t record_items(const fm_wf_resolver_t *r, fm_json_t *records,
+                                fm_json_t **out)
+{
+    return r->node->task == FM_WF_CONCAT
+               ? concat_items(r, records, out)
+               : wrap_item(r, "records", records, out);
 }
 
 /* Whether rows of an export want the records that items were made of. */
@@ -237,9 +282,13 @@ static bool uses_metadata(const fm_wf_value_t *tree)
     return false;
 }
 
-static fm_status_t make_items(const fm_wf_resolver_t *r,
-                              const fm_json_t *params, fm_json_t *hints,
-                              fm_json_t **out)
+/* Task types whose items carry adapters, so that those of many share a
+ * batch. */
+#define PER_ITEM                                                               \
+    (FM_WF_INFERENCE | FM_WF_LOGPROBS | FM_WF_SCORE | FM_WF_EMBEDDING)
+
+static fm_status_t make_items(const fm_wf_resolver_t *r, fm_json_t *params,
+                              fm_json_t *hints, fm_json_t **out)
 {
     int task = r->node->task;
     fm_json_t *records = NULL;
@@ -258,33 +307,53 @@ static fm_status_t make_items(const fm_wf_resolver_t *r,
         fm_json_drop(samples);
         return rc;
     }
-    if ((rc = fm_wf_records(r, &records)) < 0 ||
-        (rc = fm_wf_items(r, records, &samples)) < 0) {
+    if ((rc = fm_wf_records(r, &records)) < 0) {
         goto out;
     }
     if (uses_metadata(r->node->tree) &&
-        (rc = set(r, hints, "records", fm_json_keep(records))) < 0) {
+        (rc = fm_wf_set(r, hints, "records", fm_json_keep(records))) < 0) {
         goto out;
     }
-    if (fm_json_len(samples) == 0 &&
-        (task & (FM_WF_SFT | FM_WF_DPO | FM_WF_EVALUATE))) {
+    if (task & FM_WF_WITH_RECORDS) {
+        rc = record_items(r, records, out);
+        goto out;
+    }
+    if ((rc = fm_wf_samples(r, records, &samples)) < 0) {
+        goto out;
+    }
+    if (fm_json_len(samples) == 0 && (task & (FM_WF_TUNING | FM_WF_EVALUATE))) {
         rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
                         FM_ERR_INVALID, "node %s: its data has no records",
                         r->node->pub.name);
         goto out;
     }
-    if (task == FM_WF_LOGPROBS) {
+    switch (task) {
+    case FM_WF_LOGPROBS:
         rc = logprobs_items(r, samples, out);
-    } else if (task == FM_WF_DPO) {
+        break;
+    case FM_WF_DPO:
         rc = dpo_items(r, samples, out);
-    } else if (task == FM_WF_SFT || task == FM_WF_EVALUATE) {
-        if (task == FM_WF_EVALUATE) {
-            rc = check_samples(r, samples, fm_json_get(params, "metrics"));
-        }
+        break;
+    case FM_WF_REWARD_MODEL:
+        rc = wrap_item(r, "pairs", samples, out);
+        break;
+    case FM_WF_EVALUATE:
+        rc = check_samples(r, samples, fm_json_get(params, "metrics"));
         rc = rc < 0 ? rc : wrap_item(r, "samples", samples, out);
-    } else {
+        break;
+    case FM_WF_SFT:
+    case FM_WF_LORA_SFT:
+        rc = wrap_item(r, "samples", samples, out);
+        break;
+    default:
         *out = samples;
         samples = NULL;
+        break;
+    }
+    if (rc == FM_OK && (task & PER_ITEM) &&
+        (rc = fm_wf_move_to_items(r, "adapter", params, *out)) == FM_OK &&
+        task == FM_WF_INFERENCE) {
+        rc = fm_wf_move_to_items(r, "seed", params, *out);
     }
 out:
     fm_json_drop(records);
@@ -302,7 +371,7 @@ static fm_status_t make_hints(const fm_wf_resolver_t *r, fm_json_t *hints)
         const fm_wf_value_t *tree = fm_wf_get(r->node->tree, keys[i][0]);
         fm_json_t *value = NULL;
         if (tree && (rc = fm_wf_resolve(r, tree, false, &value)) == FM_OK) {
-            rc = set(r, hints, keys[i][1], value);
+            rc = fm_wf_set(r, hints, keys[i][1], value);
         }
     }
     return rc;
@@ -323,9 +392,11 @@ fm_status_t fm_workflow_expand(const fm_workflow_t *wf, uint32_t node,
                                .hints = fm_json_object()};
     fm_status_t rc = work.params && work.hints ? FM_OK : fm_no_memory(err);
 
-    if (rc == FM_OK &&
-        (rc = fm_wf_params(&r, work.params, work.hints)) == FM_OK &&
-        (rc = make_hints(&r, work.hints)) == FM_OK) {
+    if (rc == FM_OK && (rc = make_hints(&r, work.hints)) == FM_OK &&
+        r.node->chain) {
+        rc = fm_wf_chain_work(&r, work.params, work.hints, &work.items);
+    } else if (rc == FM_OK &&
+               (rc = fm_wf_params(&r, work.params, work.hints)) == FM_OK) {
         rc = make_items(&r, work.params, work.hints, &work.items);
     }
     if (rc == FM_OK) {

@@ -130,10 +130,11 @@ bool fm_workflow_trial_node(const fm_workflow_t *workflow, size_t trial,
         }
     }
     if (index != FM_WF_NONE && slash) {
-        const fm_wf_node_private_t *node = &workflow->nodes[index];
-        index = strcmp(slash, "/data") == 0        ? node->data
-                : strcmp(slash, "/reference") == 0 ? node->reference
-                                                   : FM_WF_NONE;
+        char *name =
+            fm_asprintf("%s%s", workflow->nodes[index].pub.name, slash);
+        bool found = name && fm_workflow_find(workflow, name, &index);
+        free(name);
+        return found && (*index_out = index, true);
     }
     if (index == FM_WF_NONE) {
         return false;

@@ -19,7 +19,9 @@
 #include "base/json.h"
 
 #define FM_WORKFLOW_TEXT_BYTES_MAX (4u << 20) /**< longer text is refused */
-#define FM_WORKFLOW_NODES_MAX 100000u         /**< after the sweep */
+#define FM_WORKFLOW_NODES_MAX                                                  \
+    200000u /**< after the sweep, with internal                                \
+               ones: 0.4 KiB each here */
 #define FM_WORKFLOW_TRIALS_MAX 10000u
 #define FM_WORKFLOW_ITEMS_MAX 1000000u /**< items of one node */
 
@@ -51,10 +53,24 @@ typedef struct fm_workflow_trial {
     const fm_json_t *values; /**< {"dpo.training.beta": 0.1, …} */
 } fm_workflow_trial_t;
 
-/** A local file that the workflow reads. */
+/** What the outside has to find, store and name by digest. */
+typedef enum fm_workflow_file_kind {
+    FM_WORKFLOW_FILE_DATA,        /**< a local file, stored byte for byte */
+    FM_WORKFLOW_FILE_MODEL_PATH,  /**< a local model: directory or file */
+    FM_WORKFLOW_FILE_MODEL_HUB,   /**< "org/name" of a model hub's cache */
+    FM_WORKFLOW_FILE_MODEL_NAME,  /**< the name of an imported model */
+    FM_WORKFLOW_FILE_ADAPTER_PATH /**< a local adapter (PEFT): directory */
+} fm_workflow_file_kind_t;
+
+/** A file or model that the workflow names but does not hold (W24). */
 typedef struct fm_workflow_file {
-    const char *path; /**< as written; relative to where the text came from */
-    uint32_t node;    /**< the first node that reads it */
+    const char *key; /**< its name in the table that fm_workflow_expand()
+                          takes; of a DATA file its path */
+    fm_workflow_file_kind_t kind;
+    const char *path; /**< as written: a path, relative to where the text came
+                           from, or an identifier */
+    const char *revision; /**< MODEL_HUB: a revision, or NULL; else NULL */
+    uint32_t node;        /**< the first node that reads it */
     unsigned line, column;
 } fm_workflow_file_t;
 
@@ -104,8 +120,9 @@ const fm_workflow_trial_t *fm_workflow_trial(const fm_workflow_t *workflow,
 bool fm_workflow_trial_node(const fm_workflow_t *workflow, size_t trial,
                             const char *stage, uint32_t *index_out);
 
-/** Distinct local paths in order of first use; the caller stores each before
- *  submission and passes path → "sha256:…" to fm_workflow_expand(). */
+/** Distinct files and models in order of first use; the caller stores each
+ *  before submission and passes key → "sha256:…" to fm_workflow_expand(): of
+ *  the bytes of a DATA file, of the manifest of a model or an adapter. */
 size_t fm_workflow_file_count(const fm_workflow_t *workflow);
 const fm_workflow_file_t *fm_workflow_file(const fm_workflow_t *workflow,
                                            size_t index);
@@ -144,7 +161,7 @@ typedef struct fm_workflow_work {
 /**
  * The work of node @p node, once all its deps are done and it is to run.
  *
- * @param files  object, path → "sha256:…", for every fm_workflow_file().
+ * @param files  object, key → "sha256:…", for every fm_workflow_file().
  * @retval FM_ERR_INVALID    an upstream value has the wrong shape: the text
  *                           says file:line:column, node and path.
  * @retval FM_ERR_NOT_FOUND  an upstream path or a file is missing.

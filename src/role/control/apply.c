@@ -127,6 +127,44 @@ static fm_status_t vector_add(fm_vector_t *vector, fm_span_t items,
     return vector->texts.failed ? fm_no_memory(err) : FM_OK;
 }
 
+/* What decides the results of a node's items, but for value. */
+static fm_key_parts_t key_parts(const fm_state_t *state,
+                                const fm_workflow_node_t *node,
+                                const fm_json_t *params)
+{
+    const fm_key_task_t *task = fm_key_task_find(node->task_type, NULL);
+
+    return (fm_key_parts_t){.task_type = node->task_type,
+                            .params = params,
+                            .numerics =
+                                task && task->numeric ? state->numerics : NULL};
+}
+
+fm_status_t fm_state_key_text(const fm_state_t *state, const fm_run_t *run,
+                              uint32_t node, uint32_t item, char **text_out,
+                              fm_error_t *err)
+{
+    const fm_vector_t *vector = run->vectors[node];
+    const char *value_text = fm_vector_item(vector, item);
+    fm_json_t *params = NULL;
+    fm_json_t *value = NULL;
+    fm_status_t rc = fm_json_parse(vector->params, strlen(vector->params),
+                                   "params", &params, err);
+
+    if (rc >= 0) {
+        rc = fm_json_parse(value_text, strlen(value_text), "item", &value, err);
+    }
+    if (rc >= 0) {
+        fm_key_parts_t parts =
+            key_parts(state, fm_workflow_node(run->workflow, node), params);
+        parts.value = value;
+        rc = fm_key_action_text(&parts, text_out, err);
+    }
+    fm_json_drop(params);
+    fm_json_drop(value);
+    return rc;
+}
+
 /* Action keys of all items, and the batch key. */
 static fm_status_t vector_keys(const fm_state_t *state,
                                const fm_workflow_node_t *node,
@@ -134,13 +172,8 @@ static fm_status_t vector_keys(const fm_state_t *state,
                                const fm_json_t *params, fm_digest_t *keys,
                                fm_digest_t *batch_out, fm_error_t *err)
 {
-    const fm_key_task_t *task = fm_key_task_find(node->task_type, NULL);
-    fm_key_parts_t parts = {.task_type = node->task_type, .params = params};
+    const fm_key_parts_t parts = key_parts(state, node, params);
     fm_key_maker_t *maker = NULL;
-
-    if (task && task->numeric) {
-        parts.numerics = state->numerics;
-    }
     fm_status_t rc = fm_key_maker_create(&parts, &maker, err);
     for (uint32_t i = 0; rc >= 0 && i < vector->count; i++) {
         const char *text = fm_vector_item(vector, i);

@@ -51,6 +51,11 @@ static fm_json_t *node_json(const fm_run_t *run, uint32_t index,
     if (object && set(object, "name", fm_json_string(node->name)) &&
         set(object, "task", fm_json_string(node->task_type)) &&
         set(object, "trial", text_or_null(node->trial)) &&
+        set(object, "owner",
+            node->internal
+                ? fm_json_string(
+                      fm_workflow_node(run->workflow, node->owner)->name)
+                : fm_json_null()) &&
         set(object, "state",
             fm_json_string(
                 fm_pool_state_name(skipped ? FM_POOL_DONE : info->state))) &&
@@ -277,6 +282,25 @@ static bool set_upstream(const fm_run_t *run, fm_json_t *object,
     return ok;
 }
 
+/* Where a training says which samples each of its steps took. */
+static bool set_table(fm_fabric_t *fabric, const fm_run_t *run, uint32_t index,
+                      uint32_t item, fm_json_t *object)
+{
+    const fm_workflow_node_t *node = fm_workflow_node(run->workflow, index);
+    const fm_key_task_t *task = fm_key_task_find(node->task_type, NULL);
+    fm_json_t *result = NULL, *table = NULL;
+
+    if (!task || task->kind != FM_KEY_TRAINING) {
+        return true;
+    }
+    if (fm_fabric_result(fabric, run, index, &result, NULL) >= 0) {
+        const fm_json_t *one = fm_json_at(fm_json_get(result, "items"), item);
+        table = fm_json_keep(fm_json_path(one, "output.table"));
+    }
+    fm_json_drop(result);
+    return set(object, "table", table ? table : fm_json_null());
+}
+
 static bool set_operator(const fm_run_t *run, uint32_t index, uint32_t item,
                          fm_json_t *object)
 {
@@ -331,6 +355,7 @@ fm_status_t fm_report_lineage(fm_fabric_t *fabric, const fm_run_t *run,
         set(object, "shared",
             fm_json_bool(info.state == FM_POOL_ITEM_SHARED)) &&
         set_execution(object, fm_state_lease(fabric->state, info.lease)) &&
+        set_table(fabric, run, node, item, object) &&
         set_sharers(fabric, object, &info.key) &&
         set_upstream(run, object, fm_workflow_node(run->workflow, node));
     if (!ok) {
@@ -339,4 +364,117 @@ fm_status_t fm_report_lineage(fm_fabric_t *fabric, const fm_run_t *run,
     }
     *lineage_out = object;
     return FM_OK;
+}
+
+/* --- misses --------------------------------------------------------------- */
+
+/* {"$object": digest} is exchanged for what the object holds: people compare
+ * values, and two digests only say that something differs. */
+static fm_status_t value_load(fm_fabric_t *fabric, fm_json_t *key_text,
+                              fm_error_t *err)
+{
+    const char *object = fm_json_str(fm_json_path(key_text, "value.$object"));
+    fm_json_t *value = NULL;
+    fm_digest_t digest;
+    fm_buf_t bytes = {0};
+    fm_status_t rc = FM_OK;
+
+    if (!object || !fm_digest_parse(object, &digest)) {
+        return FM_OK;
+    }
+    if ((rc = fm_fabric_read(fabric, &digest, &bytes, err)) >= 0 &&
+        (rc = fm_json_parse((const char *)bytes.data, bytes.len, "value",
+                            &value, err)) >= 0 &&
+        fm_json_set(key_text, "value", value) < 0) {
+        rc = fm_no_memory(err);
+    }
+    fm_buf_fini(&bytes);
+    return rc;
+}
+
+/* The action key's text of @p at, values in full, and its pool entry. */
+static fm_status_t miss_text(fm_fabric_t *fabric, const fm_report_item_t *at,
+                             fm_pool_item_t *info, char **text_out,
+                             fm_error_t *err)
+{
+    const fm_vector_t *vector = at->run->vectors[at->node];
+    fm_json_t *parsed = NULL;
+    char *text = NULL;
+    fm_status_t rc = FM_OK;
+
+    if (!vector || !vector->params || at->item >= vector->count ||
+        fm_pool_item_get(fm_state_pool(fabric->state), at->run->index, at->node,
+                         at->item, info) < 0) {
+        return fm_error_set(
+            err, FM_ERR_NOT_FOUND, "%s/%s has %u items so far, counted from 0",
+            at->run->id, fm_workflow_node(at->run->workflow, at->node)->name,
+            vector ? vector->count : 0);
+    }
+    if ((rc = fm_state_key_text(fabric->state, at->run, at->node, at->item,
+                                &text, err)) >= 0 &&
+        (rc = fm_json_parse(text, strlen(text), "key", &parsed, err)) >= 0 &&
+        (rc = value_load(fabric, parsed, err)) >= 0 &&
+        !(*text_out = fm_json_canonical(parsed))) {
+        rc = fm_no_memory(err);
+    }
+    free(text);
+    fm_json_drop(parsed);
+    return rc;
+}
+
+struct differences {
+    fm_json_t *list;
+    bool failed;
+};
+
+static void difference_add(void *ctx, const char *path, const fm_json_t *a,
+                           const fm_json_t *b)
+{
+    struct differences *differences = ctx;
+    fm_json_t *row = fm_json_object();
+
+    if (!row || !set(row, "path", fm_json_string(path)) ||
+        !set(row, "a", a ? fm_json_keep(a) : fm_json_null()) ||
+        !set(row, "b", b ? fm_json_keep(b) : fm_json_null()) ||
+        fm_json_append(differences->list, fm_json_keep(row)) < 0) {
+        differences->failed = true;
+    }
+    fm_json_drop(row);
+}
+
+fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
+                           fm_json_t **report_out, fm_error_t *err)
+{
+    struct differences differences = {.list = fm_json_array()};
+    fm_json_t *report = fm_json_object();
+    fm_pool_item_t info[2] = {{0}, {0}};
+    char *texts[2] = {NULL, NULL};
+    size_t count = 0;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < 2; i++) {
+        rc = miss_text(fabric, &items[i], &info[i], &texts[i], err);
+    }
+    if (rc >= 0) {
+        rc = fm_key_explain(texts[0], texts[1],
+                            differences.list ? difference_add : NULL,
+                            &differences, &count, err);
+    }
+    if (rc >= 0 &&
+        (!report || !differences.list || differences.failed ||
+         !set(report, "a", digest_json(&info[0].key)) ||
+         !set(report, "b", digest_json(&info[1].key)) ||
+         !set(report, "same", fm_json_bool(count == 0)) ||
+         !set(report, "differences", fm_json_keep(differences.list)))) {
+        rc = fm_no_memory(err);
+    }
+    if (rc >= 0) {
+        *report_out = report;
+        report = NULL;
+    }
+    free(texts[0]);
+    free(texts[1]);
+    fm_json_drop(differences.list);
+    fm_json_drop(report);
+    return rc;
 }

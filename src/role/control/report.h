@@ -13,8 +13,8 @@
 
 /**
  * The summary of a run:
- *   {"workflow", "name", "state", "nodes": [{"name", "task", "trial", "state",
- *    "items", "ran", "shared", "skipped", "error"}],
+ *   {"workflow", "name", "state", "nodes": [{"name", "task", "trial", "owner",
+ *    "state", "items", "ran", "shared", "skipped", "error"}],
  *    "operators": {"planned", "ran", "shared", "failed"},
  *    "metrics": {node: {metric: number}}, "trials": [{"trial", "values",
  *    "metrics"}]}
@@ -42,5 +42,24 @@ FM_MUST_USE fm_status_t fm_report_lineage(fm_fabric_t *fabric,
                                           uint32_t item,
                                           fm_json_t **lineage_out,
                                           fm_error_t *err);
+
+/** An item of an expanded node. */
+typedef struct fm_report_item {
+    const fm_run_t *run;
+    uint32_t node;
+    uint32_t item;
+} fm_report_item_t;
+
+/**
+ * Why two items are not the same work: {"a": key, "b": key, "same": bool,
+ * "differences": [{"path", "a", "b"}, …]}, the deepest members that differ; a
+ * member that one of the two lacks is null there.
+ * @param items  [2].
+ * @retval FM_ERR_NOT_FOUND  an item does not exist (yet), or a value too long
+ *                           for the journal is no longer stored.
+ */
+FM_MUST_USE fm_status_t fm_report_miss(fm_fabric_t *fabric,
+                                       const fm_report_item_t *items,
+                                       fm_json_t **report_out, fm_error_t *err);
 
 #endif

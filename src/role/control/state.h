@@ -98,6 +98,12 @@ const fm_lease_record_t *fm_state_lease(const fm_state_t *state,
                                         uint64_t lease);
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
                                       const fm_digest_t *batch_key);
+/** The canonical text whose digest is the action key of an item of an expanded
+ *  node (docs/spec/keys.md); free() it. */
+FM_MUST_USE fm_status_t fm_state_key_text(const fm_state_t *state,
+                                          const fm_run_t *run, uint32_t node,
+                                          uint32_t item, char **text_out,
+                                          fm_error_t *err);
 /** Latest checkpoint of an unsettled key; false when there is none. */
 bool fm_state_checkpoint(const fm_state_t *state, const fm_digest_t *key,
                          fm_digest_t *manifest_out);

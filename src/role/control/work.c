@@ -22,8 +22,24 @@ static const struct seed {
      {.overhead_s = 0.01, .flops_per_unit = 2e6, .bytes_per_unit = 4e6}},
     {"logprobs", {.overhead_s = 0.01, .flops_per_unit = 2e6}},
     {"evaluate", {.overhead_s = 0.01, .flops_per_unit = 2e6}},
+    {"score", {.overhead_s = 0.01, .flops_per_unit = 2e6}},
+    {"embedding", {.overhead_s = 0.01, .flops_per_unit = 2e6}},
     {"sft", {.overhead_s = 0.05, .flops_per_unit = 6e6}},
+    {"lora_sft", {.overhead_s = 0.05, .flops_per_unit = 4e6}},
+    {"reward_model", {.overhead_s = 0.05, .flops_per_unit = 6e6}},
     {"dpo", {.overhead_s = 0.05, .flops_per_unit = 6e6}},
+    {"ppo", {.overhead_s = 0.05, .flops_per_unit = 6e6}},
+    {"grpo", {.overhead_s = 0.05, .flops_per_unit = 6e6}},
+    {"reward", {.overhead_s = 0.005}},
+    {"map", {.overhead_s = 0.1}},
+    {"filter", {.overhead_s = 0.1}},
+    {"dedup", {.overhead_s = 0.05}},
+    {"split", {.overhead_s = 0.02}},
+    {"shard", {.overhead_s = 0.02}},
+    {"concat", {.overhead_s = 0.02}},
+    {"sample", {.overhead_s = 0.02}},
+    {"jsonl_export", {.overhead_s = 0.02}},
+    {"data_profiling", {.overhead_s = 0.05}},
 };
 
 fm_status_t fm_work_seed_cost(fm_cost_t *cost, const char *device_class,
@@ -51,15 +67,18 @@ static size_t item_bytes(const fm_vector_t *vector, uint32_t item)
     return end - vector->offsets[item];
 }
 
-/* Tokens that one item puts through the model: a byte of text is a token. */
+/* Tokens that one item puts through the model: a byte of text is a token, each
+ * completion of a prompt adds its own, an update passes over its item. */
 static double tokens(const char *task_type, const fm_json_t *params,
                      double bytes)
 {
     const fm_json_t *training = fm_json_get(params, "training");
-    double epochs = fm_json_get_real(training, "num_train_epochs", 1);
+    double epochs = fm_json_get_real(training, "num_train_epochs",
+                                     fm_json_get_real(training, "epochs", 1));
 
     if (strcmp(task_type, "inference") == 0) {
-        return bytes + fm_json_get_real(params, "max_tokens", 64);
+        return bytes + fm_json_get_real(params, "max_tokens", 64) *
+                           fm_json_get_real(params, "n", 1);
     }
     return training ? bytes * epochs : bytes;
 }

@@ -43,6 +43,7 @@ struct launch {
     char *text;
     size_t text_len;
     fm_workflow_t *workflow;
+    fm_json_t *files; /* what the workflow names, by key: its digest */
     uint32_t run;
     bool interrupted; /* a signal asked us to stop */
     bool unclean;     /* MPI was not finalised */
@@ -82,6 +83,33 @@ static char *beside(const char *file, const char *path)
     return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
 }
 
+/* The path of a file or a local model; of others the name as written. */
+static char *file_path(const struct launch *launch,
+                       const fm_workflow_file_t *file)
+{
+    bool local = file->kind == FM_WORKFLOW_FILE_DATA ||
+                 file->kind == FM_WORKFLOW_FILE_MODEL_PATH ||
+                 file->kind == FM_WORKFLOW_FILE_ADAPTER_PATH;
+
+    return local ? beside(launch->opts->file, file->path)
+                 : fm_strdup(file->path);
+}
+
+/* Find what is no plain file, or store it; see fm_launch_options_t. */
+static fm_status_t resolve(const struct launch *launch,
+                           const fm_workflow_file_t *file, const char *path,
+                           const char *base, fm_digest_t *digest_out,
+                           fm_error_t *err)
+{
+    if (!launch->opts->resolve) {
+        return fm_error_set(err, FM_ERR_UNSUPPORTED,
+                            "%s: models are not imported here; name a digest",
+                            file->path);
+    }
+    return launch->opts->resolve(launch->opts->ctx, launch->dir, file, path,
+                                 base, digest_out, err);
+}
+
 /* What the workflow reads must be there before anything else is touched. */
 static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
 {
@@ -90,12 +118,16 @@ static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
 
     for (size_t i = 0; rc >= 0 && i < count; i++) {
         const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        char *path = beside(launch->opts->file, file->path);
+        char *path = file_path(launch, file);
         if (!path) {
             rc = fm_no_memory(err);
+        } else if (file->kind != FM_WORKFLOW_FILE_DATA) {
+            rc = resolve(launch, file, path, NULL, NULL, err);
         } else if (access(path, R_OK) != 0) {
             rc = fm_error_set_errno(err, FM_ERR_NOT_FOUND, errno, "read %s",
                                     path);
+        }
+        if (rc < 0) {
             fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
                           file->column);
         }
@@ -104,32 +136,78 @@ static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
     return rc;
 }
 
-/* Put the files that the workflow reads into the store. */
-static fm_status_t ingest(struct launch *launch, fm_json_t *files,
-                          fm_error_t *err)
+/* The model that the node of an adapter names, when it is known by now. */
+static const char *base_of(const struct launch *launch,
+                           const fm_workflow_file_t *adapter)
 {
-    size_t count = fm_workflow_file_count(launch->workflow);
-
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < fm_workflow_file_count(launch->workflow); i++) {
         const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        char text[FM_DIGEST_TEXT_BYTES];
-        fm_digest_t digest;
-        char *path = beside(launch->opts->file, file->path);
-        fm_status_t rc =
-            path ? fm_control_ingest(launch->control, path, &digest, err)
-                 : fm_no_memory(err);
-        free(path);
-        if (rc >= 0) {
-            rc = fm_json_set(files, file->path,
-                             fm_json_string(fm_digest_format(&digest, text)));
-        }
-        if (rc < 0) {
-            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
-                          file->column);
-            return rc;
+        if (file->node == adapter->node && file != adapter &&
+            file->kind != FM_WORKFLOW_FILE_DATA &&
+            file->kind != FM_WORKFLOW_FILE_ADAPTER_PATH) {
+            return fm_json_get_str(launch->files, file->key);
         }
     }
-    return FM_OK;
+    return NULL;
+}
+
+static fm_status_t file_store(struct launch *launch,
+                              const fm_workflow_file_t *file, fm_error_t *err)
+{
+    char text[FM_DIGEST_TEXT_BYTES];
+    fm_digest_t digest;
+    char *path = file_path(launch, file);
+    fm_status_t rc = path ? FM_OK : fm_no_memory(err);
+
+    if (rc >= 0) {
+        rc = file->kind == FM_WORKFLOW_FILE_DATA
+                 ? fm_control_ingest(launch->control, path, &digest, err)
+                 : resolve(launch, file, path, base_of(launch, file), &digest,
+                           err);
+    }
+    free(path);
+    if (rc >= 0) {
+        rc = fm_json_set(launch->files, file->key,
+                         fm_json_string(fm_digest_format(&digest, text)));
+    }
+    if (rc < 0) {
+        fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
+                      file->column);
+    }
+    return rc;
+}
+
+/* Store what the workflow names and is of a kind from first to last. */
+static fm_status_t files_store(struct launch *launch,
+                               fm_workflow_file_kind_t first,
+                               fm_workflow_file_kind_t last, fm_error_t *err)
+{
+    size_t count = fm_workflow_file_count(launch->workflow);
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; rc >= 0 && i < count; i++) {
+        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
+        if (file->kind >= first && file->kind <= last) {
+            rc = file_store(launch, file, err);
+        }
+    }
+    return rc;
+}
+
+/* Models before their adapters.  Imports may take minutes: before the other
+ * ranks start, who would wait for an answer. */
+static fm_status_t models_store(struct launch *launch, fm_cas_t *cas,
+                                fm_error_t *err)
+{
+    fm_status_t rc = files_store(launch, FM_WORKFLOW_FILE_MODEL_PATH,
+                                 FM_WORKFLOW_FILE_MODEL_NAME, err);
+
+    if (rc >= 0) {
+        rc = files_store(launch, FM_WORKFLOW_FILE_ADAPTER_PATH,
+                         FM_WORKFLOW_FILE_ADAPTER_PATH, err);
+    }
+    return rc < 0 || fm_json_len(launch->files) == 0 ? rc
+                                                     : fm_cas_refresh(cas, err);
 }
 
 /* --- events --------------------------------------------------------------- */
@@ -476,6 +554,7 @@ static void launch_fini(struct launch *launch)
     free(launch->links);
     fm_topo_close(launch->topo);
     fm_workflow_destroy(launch->workflow);
+    fm_json_drop(launch->files);
     free(launch->dir);
     free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
@@ -497,19 +576,17 @@ static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
                                             .on_worker = on_worker,
                                             .on_fatal = on_fatal,
                                             .ctx = launch}};
-    fm_json_t *files = fm_json_object();
-    fm_status_t rc = files
-                         ? fm_control_open(launch->reactor, launch->links[0],
-                                           fabric, &opts, &launch->control, err)
-                         : fm_no_memory(err);
+    fm_status_t rc = fm_control_open(launch->reactor, launch->links[0], fabric,
+                                     &opts, &launch->control, err);
 
     if (rc < 0) {
         fm_fabric_close(fabric);
-    } else if ((rc = ingest(launch, files, err)) >= 0) {
+    } else if ((rc = files_store(launch, FM_WORKFLOW_FILE_DATA,
+                                 FM_WORKFLOW_FILE_DATA, err)) >= 0) {
         rc = fm_control_submit(launch->control, launch->text, launch->text_len,
-                               launch->opts->file, files, &launch->run, err);
+                               launch->opts->file, launch->files, &launch->run,
+                               err);
     }
-    fm_json_drop(files);
     return rc;
 }
 
@@ -556,6 +633,10 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
 {
     fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
 
+    if (!(launch->files = fm_json_object())) {
+        (void)fm_no_memory(err);
+        return FM_LAUNCH_REFUSED;
+    }
     if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
         return FM_LAUNCH_REFUSED;
     }
@@ -563,7 +644,8 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
         fm_fabric_open(launch->dir, &opts, fabric, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
-    return FM_LAUNCH_DONE;
+    return models_store(launch, (*fabric)->cas, err) < 0 ? FM_LAUNCH_REFUSED
+                                                         : FM_LAUNCH_DONE;
 }
 
 /* Rank 0's word to the others: where the fabric is, or "" to leave. */

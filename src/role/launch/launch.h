@@ -25,7 +25,15 @@ typedef struct fm_launch_options {
     /** Before anything runs: the fabric in use, the run and what it holds. */
     void (*on_start)(void *ctx, const fm_fabric_t *fabric, const fm_run_t *run);
     fm_control_events_t events; /**< to watch; their ctx is used throughout */
-    void *ctx;                  /**< of on_start and on_end */
+    /** Find a model or adapter that the workflow names (any file but DATA):
+     *  with @p digest_out NULL say only whether it is there, else store it in
+     *  the fabric @p dir.  @p base: digest of the model that the same node
+     *  names, or NULL.  NULL: such workflows are refused. */
+    fm_status_t (*resolve)(void *ctx, const char *dir,
+                           const fm_workflow_file_t *file, const char *path,
+                           const char *base, fm_digest_t *digest_out,
+                           fm_error_t *err);
+    void *ctx; /**< of on_start, on_end and resolve */
     /** After the end, with the fabric still open: report. */
     void (*on_end)(void *ctx, fm_fabric_t *fabric, const fm_run_t *run,
                    double seconds);

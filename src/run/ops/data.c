@@ -8,27 +8,28 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "base/rng.h"
+#include "run/ops/choose.h"
 #include "run/ops/internal.h"
 #include "run/ops/records.h"
+#include "store/table/table.h"
 
 #define CHUNK_BYTES_MAX (INT64_C(1) << 20)
 
-/* Fisher-Yates from the end, as the specification has it. */
-static void permute(uint64_t seed, size_t *order, size_t count)
+/* The table of an HDF5 file; path: params.dataset. */
+static fm_status_t table_read(fm_ops_run_t *run, const fm_buf_t *bytes,
+                              fm_json_t *list, fm_error_t *err)
 {
-    fm_rng_t rng;
+    const char *path = NULL;
+    fm_buf_t lines = {0};
+    fm_status_t rc = fm_ops_get_text(run->params, "dataset", NULL, &path, err);
 
-    fm_rng_init(&rng, seed);
-    for (size_t i = 0; i < count; i++) {
-        order[i] = i;
+    if (rc >= 0 &&
+        (rc = fm_table_read(bytes->data, bytes->len, path, &lines, err)) >= 0) {
+        rc = fm_ops_records_parse("jsonl", (const char *)lines.data, lines.len,
+                                  0, 0, list, err);
     }
-    for (size_t i = count; i-- > 1;) {
-        size_t j = (size_t)fm_rng_below(&rng, i + 1);
-        size_t kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
-    }
+    fm_buf_fini(&lines);
+    return rc;
 }
 
 static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
@@ -64,9 +65,16 @@ static fm_status_t records_read(fm_ops_run_t *run, fm_json_t *list,
                             "file: %llu bytes; at most %zu are read",
                             (unsigned long long)size, OPS_VALUE_BYTES_MAX);
     }
-    if ((rc = fm_cas_get(run->ops->cas, &digest, &bytes, err)) >= 0) {
-        rc = fm_ops_records_parse(format, (const char *)bytes.data, bytes.len,
-                                  (size_t)window, (size_t)stride, list, err);
+    if ((rc = fm_cas_get(run->ops->cas, &digest, &bytes, err)) >= 0 &&
+        bytes.len > OPS_VALUE_BYTES_MAX) { /* not known above */
+        rc = fm_error_set(err, FM_ERR_LIMIT, "file: at most %zu bytes are read",
+                          OPS_VALUE_BYTES_MAX);
+    } else if (rc >= 0) {
+        rc = strcmp(format, "hdf5") == 0
+                 ? table_read(run, &bytes, list, err)
+                 : fm_ops_records_parse(format, (const char *)bytes.data,
+                                        bytes.len, (size_t)window,
+                                        (size_t)stride, list, err);
         if (rc < 0) {
             fm_error_wrap(err, "%s file", format);
         }
@@ -102,7 +110,7 @@ static fm_status_t part_choose(const char *part, double fraction, uint64_t seed,
         free(in_test);
         return fm_no_memory(err);
     }
-    permute(seed, order, choice->count);
+    fm_ops_permute(seed, order, choice->count);
     for (size_t i = 0; i < tests && i < choice->count; i++) {
         in_test[order[i]] = true;
     }
@@ -128,7 +136,7 @@ static fm_status_t shuffle(uint64_t seed, choice_t *choice, fm_error_t *err)
         free(index);
         return fm_no_memory(err);
     }
-    permute(seed, order, choice->count);
+    fm_ops_permute(seed, order, choice->count);
     for (size_t i = 0; i < choice->count; i++) {
         index[i] = choice->index[order[i]];
     }

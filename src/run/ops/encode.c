@@ -12,7 +12,8 @@
 void fm_ops_sequence_fini(fm_ops_sequence_t *sequence)
 {
     fm_engine_tokens_fini(&sequence->tokens);
-    sequence->prompt_count = 0;
+    free(sequence->mask);
+    *sequence = (fm_ops_sequence_t){0};
 }
 
 static fm_status_t text_encode(const fm_ops_model_t *model,
@@ -27,10 +28,39 @@ static fm_status_t text_encode(const fm_ops_model_t *model,
                                       fm_json_str_len(text), tokens, err);
 }
 
-fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
-                                   const fm_json_t *prompt,
-                                   const fm_json_t *completion, size_t limit,
-                                   fm_ops_sequence_t *out, fm_error_t *err)
+/* Nothing is cut unless the user said so; a prompt is never cut. */
+static fm_status_t sequence_fit(fm_ops_sequence_t *sequence,
+                                const fm_ops_limit_t *limit, fm_error_t *err)
+{
+    size_t count = sequence->tokens.count;
+
+    if (count <= limit->tokens) {
+        return FM_OK;
+    }
+    if (!limit->truncate) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "%zu tokens, %zu of them prompt: at most %zu "
+                            "(max_seq_length, or the model's positions); "
+                            "shorten it, raise max_seq_length or say "
+                            "truncate: true",
+                            count, sequence->prompt_count, limit->tokens);
+    }
+    if (sequence->prompt_count >= limit->tokens) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "prompt: %zu tokens leave nothing of the "
+                            "completion within %zu; shorten it or raise "
+                            "max_seq_length",
+                            sequence->prompt_count, limit->tokens);
+    }
+    sequence->tokens.count = limit->tokens;
+    return FM_OK;
+}
+
+fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
+                                 const fm_json_t *prompt,
+                                 const fm_json_t *completion,
+                                 const fm_ops_limit_t *limit,
+                                 fm_ops_sequence_t *out, fm_error_t *err)
 {
     fm_ops_sequence_t made = {0};
     fm_status_t rc = fm_engine_tokens_add(
@@ -47,21 +77,44 @@ fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
         rc = fm_engine_tokens_add(
             &made.tokens, fm_engine_tokenizer_eos(model->tokenizer), err);
     }
-    if (rc >= 0 && made.prompt_count >= limit) {
-        rc = fm_error_set(err, FM_ERR_INVALID,
-                          "prompt: %zu tokens leave nothing of the "
-                          "completion within %zu; shorten it or raise "
-                          "max_seq_length",
-                          made.prompt_count, limit);
+    if (rc >= 0) {
+        rc = sequence_fit(&made, limit, err);
     }
     if (rc < 0) {
         fm_ops_sequence_fini(&made);
         return rc;
     }
-    if (made.tokens.count > limit) {
-        made.tokens.count = limit;
-    }
     *out = made;
+    return FM_OK;
+}
+
+fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
+                                   const fm_json_t *prompt,
+                                   const fm_json_t *completion, size_t limit,
+                                   fm_ops_sequence_t *out, fm_error_t *err)
+{
+    const fm_ops_limit_t strict = {limit, false};
+
+    return fm_ops_sequence_make(model, prompt, completion, &strict, out, err);
+}
+
+fm_status_t fm_ops_limit_get(const fm_ops_model_t *model,
+                             const fm_json_t *object, fm_ops_limit_t *limit_out,
+                             fm_error_t *err)
+{
+    size_t positions =
+        fm_engine_model_config(model->model)->max_position_embeddings;
+    fm_ops_limit_t limit = {0};
+    int64_t tokens;
+    fm_status_t rc = fm_ops_get_int(object, "max_seq_length", 2, 1 << 24,
+                                    (int64_t)positions, &tokens, err);
+
+    if (rc < 0 || (rc = fm_ops_get_bool(object, "truncate", false,
+                                        &limit.truncate, err)) < 0) {
+        return rc;
+    }
+    limit.tokens = (size_t)tokens < positions ? (size_t)tokens : positions;
+    *limit_out = limit;
     return FM_OK;
 }
 
@@ -69,14 +122,11 @@ fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
                                   const fm_json_t *object, size_t *limit_out,
                                   fm_error_t *err)
 {
-    size_t positions =
-        fm_engine_model_config(model->model)->max_position_embeddings;
-    int64_t limit;
-    fm_status_t rc = fm_ops_get_int(object, "max_seq_length", 2, 1 << 20,
-                                    (int64_t)positions, &limit, err);
+    fm_ops_limit_t limit;
+    fm_status_t rc = fm_ops_limit_get(model, object, &limit, err);
 
     if (rc >= 0) {
-        *limit_out = (size_t)limit < positions ? (size_t)limit : positions;
+        *limit_out = limit.tokens;
     }
     return rc;
 }

@@ -1,253 +1,336 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * inference and logprobs: what a model says, and what it thinks of a text
- * (docs/spec/workflow.md §6.4, §6.5).  An item's output does not depend on
- * the other items of its batch.
+ * inference: what a model says (docs/spec/workflow.md §6.4).
+ *
+ * The items of a batch run side by side in one server that stays with the
+ * resident model, each with its adapter; an item is reported as soon as all
+ * its samples have ended.  Its output depends on nothing else.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "engine/generate.h"
-#include "engine/score.h"
+#include "engine/server.h"
 #include "run/ops/internal.h"
 
-#define GENERATE_BATCH 16 /* prompts decoded together: what memory bears */
+enum {
+    SAMPLES_MAX = 256, /* of one item */
+    STOPS_MAX = 64     /* as fm_engine_generate_options_t */
+};
 
-static fm_status_t options_parse(const fm_json_t *params,
-                                 fm_engine_generate_options_t *options,
-                                 fm_error_t *err)
+/* One item. */
+typedef struct request {
+    size_t item;
+    fm_engine_tokens_t tokens;
+    fm_digest_t adapter;
+    fm_engine_completion_t *completions; /* [samples] */
+    size_t left;                         /* samples that have not ended */
+    bool failed;                         /* and reported so */
+} request_t;
+
+typedef struct generation {
+    fm_ops_run_t *run;
+    const fm_ops_model_t *model;
+    fm_engine_server_t *server;
+    fm_engine_generate_options_t options;
+    const char *stops[STOPS_MAX];
+    size_t samples; /* n */
+    bool tokens;    /* return: tokens */
+    request_t *requests;
+    size_t count;
+    fm_engine_prompt_t *prompts; /* [count, samples] */
+} generation_t;
+
+/* --- parameters ---------------------------------------------------------- */
+
+static fm_status_t stops_parse(generation_t *g, fm_error_t *err)
 {
-    int64_t max_tokens, top_k, seed;
+    const fm_json_t *list = fm_json_get(g->run->params, "stop");
+    size_t count = fm_json_len(list);
+
+    if (list && !fm_json_is(list, FM_JSON_NULL) &&
+        (!fm_json_is(list, FM_JSON_ARRAY) || count > STOPS_MAX)) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "stop: a list of at most %d texts", STOPS_MAX);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const fm_json_t *text = fm_json_at(list, i);
+        if (!fm_json_str(text) || fm_json_str_len(text) == 0 ||
+            strlen(fm_json_str(text)) != fm_json_str_len(text)) {
+            return fm_error_set(err, FM_ERR_INVALID,
+                                "stop[%zu]: a text without NUL that is not "
+                                "empty",
+                                i);
+        }
+        g->stops[i] = fm_json_str(text);
+    }
+    g->options.stop_texts = g->stops;
+    g->options.stop_text_count = count;
+    return FM_OK;
+}
+
+static fm_status_t return_parse(generation_t *g, fm_error_t *err)
+{
+    const char *form = NULL;
+    fm_status_t rc =
+        fm_ops_get_text(g->run->params, "return", "text", &form, err);
+
+    if (rc >= 0 && strcmp(form, "text") != 0 && strcmp(form, "tokens") != 0) {
+        rc = fm_error_set(err, FM_ERR_INVALID, "return: text or tokens");
+    }
+    g->tokens = rc >= 0 && strcmp(form, "tokens") == 0;
+    g->options.keep_stop = g->tokens; /* a policy must see that it ended */
+    return rc;
+}
+
+static fm_status_t options_parse(generation_t *g, fm_error_t *err)
+{
+    const fm_json_t *params = g->run->params;
+    fm_engine_generate_options_t *o = &g->options;
+    int64_t max_tokens, top_k, seed, samples;
     fm_status_t rc;
 
     if ((rc = fm_ops_get_int(params, "max_tokens", 1, 1 << 20, 64, &max_tokens,
                              err)) < 0 ||
-        (rc = fm_ops_get_real(params, "temperature", 0, 100, 0,
-                              &options->temperature, err)) < 0 ||
-        (rc = fm_ops_get_real(params, "top_p", 0, 1, 1, &options->top_p, err)) <
-            0 ||
+        (rc = fm_ops_get_real(params, "temperature", 0, 100, 0, &o->temperature,
+                              err)) < 0 ||
+        (rc = fm_ops_get_real(params, "top_p", 0, 1, 1, &o->top_p, err)) < 0 ||
         (rc = fm_ops_get_int(params, "top_k", 0, 1 << 20, 0, &top_k, err)) <
             0 ||
+        (rc = fm_ops_get_real(params, "min_p", 0, 1, 0, &o->min_p, err)) < 0 ||
+        (rc = fm_ops_get_real(params, "repetition_penalty", 0.01, 100, 1,
+                              &o->repetition_penalty, err)) < 0 ||
+        (rc = fm_ops_get_int(params, "n", 1, SAMPLES_MAX, 1, &samples, err)) <
+            0 ||
         (rc = fm_ops_get_int(params, "seed", 0, INT64_MAX, 0, &seed, err)) <
-            0) {
+            0 ||
+        (rc = return_parse(g, err)) < 0 || (rc = stops_parse(g, err)) < 0) {
         return rc;
     }
-    options->max_new_tokens = (size_t)max_tokens;
-    options->top_k = (size_t)top_k;
-    options->seed = (uint64_t)seed;
-    options->max_batch = GENERATE_BATCH;
+    o->max_new_tokens = (size_t)max_tokens;
+    o->top_k = (size_t)top_k;
+    o->seed = (uint64_t)seed;
+    g->samples = (size_t)samples;
     return FM_OK;
 }
 
-/* bos and the prompt; too long ones fail alone, not the whole call. */
-static fm_status_t prompt_make(const fm_ops_model_t *model,
-                               const fm_json_t *value, size_t max_new,
-                               fm_engine_tokens_t *tokens, fm_error_t *err)
-{
-    const fm_json_t *prompt = fm_json_get(value, "prompt");
-    size_t positions =
-        fm_engine_model_config(model->model)->max_position_embeddings;
-    fm_status_t rc = FM_OK;
+/* --- items --------------------------------------------------------------- */
 
-    if (!fm_json_str(prompt)) {
-        return fm_error_set(err, FM_ERR_INVALID, "prompt: a text is needed");
-    }
-    if ((rc = fm_engine_tokens_add(
-             tokens, fm_engine_tokenizer_bos(model->tokenizer), err)) < 0 ||
-        (rc = fm_engine_tokenizer_encode(model->tokenizer, fm_json_str(prompt),
-                                         fm_json_str_len(prompt), tokens,
-                                         err)) < 0) {
+/* The tokens, the adapter and the checks of one item, for all its samples. */
+static fm_status_t request_make(generation_t *g, request_t *request,
+                                fm_engine_prompt_t *prompts, fm_error_t *err)
+{
+    const fm_json_t *value = g->run->values[request->item];
+    const fm_model_adapter_t *adapter = NULL;
+    fm_engine_prompt_t prompt = {0};
+    int64_t seed;
+    fm_status_t rc;
+
+    if ((rc = fm_ops_prompt_encode(g->model, value, &request->tokens, err)) <
+            0 ||
+        (rc = fm_ops_item_adapter(g->run->ops, g->model, value,
+                                  &request->adapter, &adapter, err)) < 0 ||
+        (rc = fm_ops_get_int(value, "seed", 0, INT64_MAX, 0, &seed, err)) < 0) {
         return rc;
     }
-    if (tokens->count + max_new > positions) {
-        return fm_error_set(err, FM_ERR_LIMIT,
-                            "prompt: %zu tokens and %zu new ones pass the "
-                            "model's %zu positions",
-                            tokens->count, max_new, positions);
+    prompt.tokens = request->tokens.ids;
+    prompt.count = request->tokens.count;
+    prompt.seed = (uint64_t)seed;
+    if (adapter) {
+        prompt.adapter = adapter->adapter;
+        prompt.adapter_digest = &request->adapter;
     }
-    return FM_OK;
-}
-
-static fm_status_t text_make(const fm_ops_model_t *model,
-                             const fm_engine_completion_t *completion,
-                             fm_json_t **value_out, fm_error_t *err)
-{
-    fm_buf_t text = {0};
-    fm_status_t rc = fm_engine_tokenizer_decode_utf8(
-        model->tokenizer, completion->tokens, completion->count, &text, err);
-
-    if (rc >= 0) {
-        *value_out =
-            fm_json_stringn(text.len ? (const char *)text.data : "", text.len);
-        rc = *value_out ? FM_OK : fm_no_memory(err);
+    if ((rc = fm_engine_server_check(g->server, &prompt,
+                                     g->options.max_new_tokens, err)) < 0) {
+        fm_error_wrap(err, "prompt");
+        return rc;
     }
-    fm_buf_fini(&text);
-    return rc;
-}
-
-/* What one call of inference works on. */
-typedef struct generation {
-    fm_engine_tokens_t *tokens; /* [run->count] */
-    fm_engine_prompt_t *prompts;
-    fm_engine_completion_t *completions;
-    size_t *items; /* of each prompt */
-    size_t count;  /* prompts */
-} generation_t;
-
-static void generation_fini(generation_t *generation, size_t items)
-{
-    for (size_t i = 0; generation->tokens && i < items; i++) {
-        fm_engine_tokens_fini(&generation->tokens[i]);
-    }
-    for (size_t i = 0; generation->completions && i < items; i++) {
-        fm_engine_completion_fini(&generation->completions[i]);
-    }
-    free(generation->tokens);
-    free(generation->prompts);
-    free(generation->completions);
-    free(generation->items);
-}
-
-static fm_status_t generation_init(generation_t *generation, size_t items,
-                                   fm_error_t *err)
-{
-    if (!(generation->tokens = fm_calloc(items, sizeof(fm_engine_tokens_t))) ||
-        !(generation->prompts = fm_calloc(items, sizeof(fm_engine_prompt_t))) ||
-        !(generation->completions =
-              fm_calloc(items, sizeof(fm_engine_completion_t))) ||
-        !(generation->items = fm_calloc(items, sizeof(size_t)))) {
+    request->completions =
+        fm_calloc(g->samples, sizeof(fm_engine_completion_t));
+    if (!request->completions) {
         return fm_no_memory(err);
     }
+    request->left = g->samples;
+    for (size_t j = 0; j < g->samples; j++) {
+        prompts[j] = prompt;
+        prompts[j].sample = j;
+    }
     return FM_OK;
 }
 
-static fm_status_t prompts_make(fm_ops_run_t *run, const fm_ops_model_t *model,
-                                size_t max_new, generation_t *generation,
-                                fm_error_t *err)
+static void request_fini(request_t *request, size_t samples)
 {
+    for (size_t j = 0; request->completions && j < samples; j++) {
+        fm_engine_completion_fini(&request->completions[j]);
+    }
+    free(request->completions);
+    fm_engine_tokens_fini(&request->tokens);
+    *request = (request_t){0};
+}
+
+/* One that cannot be served fails alone, not the whole call. */
+static fm_status_t requests_make(generation_t *g, fm_error_t *err)
+{
+    fm_ops_run_t *run = g->run;
     fm_status_t rc = FM_OK;
 
+    g->requests = fm_calloc(run->count, sizeof(*g->requests));
+    g->prompts = fm_calloc(run->count * g->samples, sizeof(*g->prompts));
+    if (!g->requests || !g->prompts) {
+        return fm_no_memory(err);
+    }
     for (size_t i = 0; rc >= 0 && i < run->count; i++) {
+        request_t *request = &g->requests[g->count];
         fm_error_t why = {0};
         if (run->reported[i]) {
             continue;
         }
-        rc = prompt_make(model, run->values[i], max_new, &generation->tokens[i],
-                         &why);
+        request->item = i;
+        rc = request_make(g, request, g->prompts + g->count * g->samples, &why);
         if (rc < 0) {
+            request_fini(request, g->samples);
             rc = fm_ops_report_error(run, i, rc, &why, err);
-            continue;
+        } else {
+            g->count++;
         }
-        generation->prompts[generation->count] = (fm_engine_prompt_t){
-            generation->tokens[i].ids, generation->tokens[i].count, 0};
-        generation->items[generation->count++] = i;
     }
     return rc;
 }
 
-/* Generate and report, GENERATE_BATCH prompts at a time: stops are heard. */
-static fm_status_t generate_all(fm_ops_run_t *run, const fm_ops_model_t *model,
-                                const fm_engine_generate_options_t *options,
-                                generation_t *generation, fm_error_t *err)
+/* --- outputs ------------------------------------------------------------- */
+
+/* A model may sample NUL, which our JSON does not take: U+FFFD instead. */
+static fm_json_t *text_json(const fm_engine_completion_t *completion)
 {
-    fm_status_t rc = FM_OK;
+    const char *from = completion->text;
+    const char *end = from + completion->text_len;
+    fm_buf_t text = {0};
+    fm_json_t *value = NULL;
 
-    for (size_t at = 0; rc >= 0 && at < generation->count;
-         at += GENERATE_BATCH) {
-        size_t left = generation->count - at;
-        size_t count = left < GENERATE_BATCH ? left : GENERATE_BATCH;
+    for (const char *nul; (nul = memchr(from, 0, (size_t)(end - from)));) {
+        fm_buf_add(&text, from, (size_t)(nul - from));
+        fm_buf_add_str(&text, "\xef\xbf\xbd");
+        from = nul + 1;
+    }
+    fm_buf_add(&text, from, (size_t)(end - from));
+    if (!text.failed) {
+        value =
+            fm_json_stringn(text.len ? (const char *)text.data : "", text.len);
+    }
+    fm_buf_fini(&text);
+    return value;
+}
 
-        if ((rc = fm_ops_stopping(run, err)) < 0 ||
-            (rc = fm_engine_generate(model->model, generation->prompts + at,
-                                     count, options,
-                                     generation->completions + at, err)) < 0) {
-            break;
-        }
-        for (size_t i = at; rc >= 0 && i < at + count; i++) {
-            fm_ops_output_t output = {0};
-            rc = text_make(model, &generation->completions[i], &output.value,
-                           err);
-            if (rc >= 0) {
-                rc = fm_ops_report(run, generation->items[i], &output, err);
-            }
-            fm_ops_output_fini(&output);
+/* {"text", "tokens", "logprobs", "finish"} */
+static fm_json_t *completion_json(const fm_engine_completion_t *completion)
+{
+    bool stopped = completion->finish == FM_ENGINE_FINISH_STOP;
+    fm_json_t *object = fm_json_object();
+    bool ok =
+        object && fm_json_set(object, "text", text_json(completion)) >= 0 &&
+        fm_json_set(object, "tokens",
+                    fm_ops_ids_json(completion->tokens, completion->count)) >=
+            0 &&
+        fm_json_set(object, "logprobs",
+                    fm_ops_reals_json(completion->logp, completion->count)) >=
+            0 &&
+        fm_json_set(object, "finish",
+                    fm_json_string(stopped ? "stop" : "length")) >= 0;
+
+    return ok ? object : fm_json_drop(object);
+}
+
+static fm_json_t *output_json(const generation_t *g, const request_t *request)
+{
+    fm_json_t *list = NULL;
+    fm_json_t *object = NULL;
+
+    if (!g->tokens && g->samples == 1) {
+        return text_json(&request->completions[0]);
+    }
+    list = fm_json_array();
+    for (size_t j = 0; list && j < g->samples; j++) {
+        const fm_engine_completion_t *c = &request->completions[j];
+        if (fm_json_append(list,
+                           g->tokens ? completion_json(c) : text_json(c)) < 0) {
+            list = fm_json_drop(list);
         }
     }
+    if (!list || !g->tokens) {
+        return list;
+    }
+    object = fm_json_object();
+    if (!object || fm_json_set(object, "completions", list) < 0) {
+        return fm_json_drop(object);
+    }
+    if (fm_json_set(
+            object, "prompt_tokens",
+            fm_ops_ids_json(request->tokens.ids, request->tokens.count)) < 0) {
+        return fm_json_drop(object);
+    }
+    return object;
+}
+
+static fm_status_t on_done(void *ctx, size_t prompt,
+                           fm_engine_completion_t *completion,
+                           fm_status_t status, const fm_error_t *why,
+                           fm_error_t *err)
+{
+    generation_t *g = ctx;
+    request_t *request = &g->requests[prompt / g->samples];
+    fm_ops_output_t output = {0};
+    fm_status_t rc = FM_OK;
+
+    request->left--;
+    if (completion) {
+        request->completions[prompt % g->samples] = *completion;
+    } else if (!request->failed) {
+        request->failed = true;
+        return fm_ops_report_error(g->run, request->item, status, why, err);
+    }
+    if (request->left > 0 || request->failed) {
+        return FM_OK;
+    }
+    output.value = output_json(g, request);
+    rc = output.value ? fm_ops_report(g->run, request->item, &output, err)
+                      : fm_no_memory(err);
+    fm_ops_output_fini(&output);
+    request_fini(request, g->samples);
     return rc;
+}
+
+static fm_status_t on_poll(void *ctx, fm_error_t *err)
+{
+    const generation_t *g = ctx;
+
+    return fm_ops_stopping(g->run, err);
 }
 
 fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err)
 {
-    fm_engine_generate_options_t options = {0};
-    const fm_ops_model_t *model = NULL;
-    generation_t generation = {0};
+    generation_t g = {.run = run};
+    int32_t eos = -1;
     fm_status_t rc;
 
-    if ((rc = options_parse(run->params, &options, err)) < 0 ||
+    if ((rc = options_parse(&g, err)) < 0 ||
         (rc = fm_ops_model_load(run->ops, fm_json_get(run->params, "model"),
-                                &model, err)) < 0 ||
-        (rc = generation_init(&generation, run->count, err)) < 0) {
-        goto out;
+                                &g.model, err)) < 0 ||
+        (rc = fm_ops_server_get(run->ops, g.model, &g.server, err)) < 0) {
+        return rc;
     }
-    int32_t stop = fm_engine_tokenizer_eos(model->tokenizer);
-    options.stop_ids = &stop;
-    options.stop_count = 1;
-    if ((rc = prompts_make(run, model, options.max_new_tokens, &generation,
-                           err)) >= 0) {
-        rc = generate_all(run, model, &options, &generation, err);
+    eos = fm_engine_tokenizer_eos(g.model->tokenizer);
+    g.options.stop_ids = &eos;
+    g.options.stop_count = 1;
+    g.options.tokenizer = g.model->tokenizer;
+    if ((rc = requests_make(&g, err)) >= 0) {
+        const fm_engine_sink_t sink = {&g, on_done, on_poll};
+        rc = fm_engine_serve(g.server, g.prompts, g.count * g.samples,
+                             &g.options, &sink, err);
     }
-out:
-    generation_fini(&generation, run->count);
-    return rc;
-}
-
-/* The model and its scorer, made by the first item for all of them. */
-static fm_status_t scorer_make(fm_ops_run_t *run, fm_error_t *err)
-{
-    fm_status_t rc = FM_OK;
-
-    if (run->scorer) {
-        return FM_OK;
+    for (size_t i = 0; i < g.count; i++) {
+        request_fini(&g.requests[i], g.samples);
     }
-    rc = fm_ops_model_load(run->ops, fm_json_get(run->params, "model"),
-                           &run->model, err);
-    return rc < 0
-               ? rc
-               : fm_engine_scorer_create(run->model->model, &run->scorer, err);
-}
-
-fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
-                            fm_ops_output_t *output, fm_error_t *err)
-{
-    const fm_json_t *value = run->values[item];
-    fm_ops_sequence_t sequence = {0};
-    fm_engine_score_t score;
-    size_t limit = 0;
-    fm_status_t rc;
-
-    if ((rc = scorer_make(run, err)) < 0 ||
-        (rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) <
-            0 ||
-        (rc = fm_ops_sequence_encode(run->model, fm_json_get(value, "prompt"),
-                                     fm_json_get(value, "completion"), limit,
-                                     &sequence, err)) < 0) {
-        goto out;
-    }
-    fm_engine_score_input_t input = {
-        sequence.tokens.ids, sequence.prompt_count,
-        sequence.tokens.ids + sequence.prompt_count,
-        sequence.tokens.count - sequence.prompt_count};
-    if ((rc = fm_engine_score(run->scorer, &input, &score, NULL, err)) < 0) {
-        goto out;
-    }
-    if (!(output->value = fm_json_object()) ||
-        fm_json_set(output->value, "logprob", fm_json_real(score.sum)) < 0 ||
-        fm_json_set(output->value, "tokens",
-                    fm_json_int((int64_t)score.count)) < 0) {
-        rc = fm_no_memory(err);
-    }
-out:
-    fm_ops_sequence_fini(&sequence);
+    free(g.requests);
+    free(g.prompts);
     return rc;
 }

@@ -13,19 +13,17 @@
 #include "base/buf.h"
 #include "engine/model.h"
 #include "engine/score.h"
+#include "engine/server.h"
 #include "engine/tokenizer.h"
 #include "engine/train.h"
+#include "run/model/model.h"
 #include "run/ops/ops.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
 
-/** A loaded model; owned by the cache, valid until the next model call. */
-typedef struct fm_ops_model {
-    fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
-    size_t bytes;
-} fm_ops_model_t;
+/** A model in memory (run/model/model.h). */
+typedef fm_model_t fm_ops_model_t;
 
 typedef struct fm_ops_models fm_ops_models_t; /**< resident models (models.c) */
 
@@ -96,6 +94,9 @@ FM_MUST_USE fm_status_t fm_ops_get_real(const fm_json_t *object,
 FM_MUST_USE fm_status_t fm_ops_get_text(const fm_json_t *object,
                                         const char *key, const char *fallback,
                                         const char **out, fm_error_t *err);
+FM_MUST_USE fm_status_t fm_ops_get_bool(const fm_json_t *object,
+                                        const char *key, bool fallback,
+                                        bool *out, fm_error_t *err);
 FM_MUST_USE fm_status_t fm_ops_get_digest(const fm_json_t *object,
                                           const char *key, fm_digest_t *out,
                                           fm_error_t *err);
@@ -142,7 +143,10 @@ FM_MUST_USE fm_status_t fm_ops_models_create(size_t resident_bytes,
                                              fm_error_t *err);
 void *fm_ops_models_destroy(fm_ops_models_t *models);
 fm_json_t *fm_ops_models_resident(const fm_ops_models_t *models);
-/** The model that params.model names, resident from now on. */
+/** A batch begins: from here on what is handed out stays until the next one
+ *  begins. */
+void fm_ops_models_begin(fm_ops_models_t *models);
+/** The model that params.model names, resident; valid until the batch ends. */
 FM_MUST_USE fm_status_t fm_ops_model_load(fm_ops_t *ops,
                                           const fm_json_t *source,
                                           const fm_ops_model_t **model_out,
@@ -162,16 +166,71 @@ FM_MUST_USE fm_status_t fm_ops_model_store(fm_ops_t *ops,
 /** Keep @p model resident as @p digest; it is emptied. */
 void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
                         fm_ops_model_t *model);
+/**
+ * The adapter stored as @p digest, resident; valid until the batch ends, as
+ * any number of others are.
+ * @param base  the model it is used with.
+ * @retval FM_ERR_INVALID  it is of another model.
+ */
+FM_MUST_USE fm_status_t fm_ops_adapter_load(
+    fm_ops_t *ops, const fm_digest_t *digest, const fm_ops_model_t *base,
+    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** As fm_ops_model_store().  @param base  the manifest of its model. */
+FM_MUST_USE fm_status_t fm_ops_adapter_store(
+    fm_ops_t *ops, const fm_model_adapter_t *adapter, const fm_digest_t *base,
+    fm_ops_output_t *output, fm_digest_t *manifest_out, fm_error_t *err);
 
-/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos;
- * what passes @p limit tokens is cut at the end, as training does. */
+/** What serves a resident model, made when it is first asked for; it lives as
+ *  long as the model. */
+FM_MUST_USE fm_status_t fm_ops_server_get(fm_ops_t *ops,
+                                          const fm_ops_model_t *model,
+                                          fm_engine_server_t **server_out,
+                                          fm_error_t *err);
+
+/* Items of inference, logprobs, score and embedding (texts.c). */
+/** The adapter that an item names; NULL when it names none. */
+FM_MUST_USE fm_status_t
+fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
+                    const fm_json_t *value, fm_digest_t *digest_out,
+                    const fm_model_adapter_t **adapter_out, fm_error_t *err);
+/** The tokens to continue, of an item's prompt. */
+FM_MUST_USE fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
+                                             const fm_json_t *value,
+                                             fm_engine_tokens_t *tokens,
+                                             fm_error_t *err);
+/** Lists of numbers; new references, NULL: no memory. */
+fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count);
+fm_json_t *fm_ops_reals_json(const float *values, size_t count);
+
+/* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos. */
 typedef struct fm_ops_sequence {
     fm_engine_tokens_t tokens;
     size_t prompt_count; /**< bos included; the rest is the completion */
+    uint8_t *mask;       /**< [tokens.count] which tokens are to be learned;
+                              NULL: those of the completion */
 } fm_ops_sequence_t;
 void fm_ops_sequence_fini(fm_ops_sequence_t *sequence);
-/** @retval FM_ERR_INVALID  a key is missing, or nothing is left of the
- *                          completion. */
+
+/** What a sequence may have. */
+typedef struct fm_ops_limit {
+    size_t tokens; /**< max_seq_length, at most the model's positions */
+    bool truncate; /**< longer ones are cut at the end instead of refused */
+} fm_ops_limit_t;
+/** From max_seq_length and truncate of @p object. */
+FM_MUST_USE fm_status_t fm_ops_limit_get(const fm_ops_model_t *model,
+                                         const fm_json_t *object,
+                                         fm_ops_limit_t *limit_out,
+                                         fm_error_t *err);
+/** @param prompt   NULL: a plain text, all of it completion.
+ *  @retval FM_ERR_INVALID  a key is missing, it is too long, or nothing is
+ *                          left of the completion. */
+FM_MUST_USE fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
+                                             const fm_json_t *prompt,
+                                             const fm_json_t *completion,
+                                             const fm_ops_limit_t *limit,
+                                             fm_ops_sequence_t *out,
+                                             fm_error_t *err);
+/** The same; one longer than @p limit is refused. */
 FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
                                                const fm_json_t *prompt,
                                                const fm_json_t *completion,
@@ -185,24 +244,65 @@ FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
                                               size_t *limit_out,
                                               fm_error_t *err);
 
-/* Training states (checkpoint.c). */
-typedef struct fm_ops_training {
-    fm_ops_run_t *run;
-    size_t item;
-    fm_ops_model_t model;
-    fm_engine_trainer_t *trainer;
-    fm_digest_t work;  /**< of parameters and value: whose state it is */
-    double loss_first; /**< of step 1 */
-    uint64_t tokens;   /**< run through the model so far */
-} fm_ops_training_t;
-/** Store, seal and report the state. */
-FM_MUST_USE fm_status_t fm_ops_checkpoint_save(fm_ops_training_t *training,
-                                               fm_error_t *err);
-/** Continue from run->checkpoint.  One that is lost or damaged is passed
- *  over: starting again gives the same result.
- *  @retval FM_ERR_INVALID  it is the state of other work. */
-FM_MUST_USE fm_status_t fm_ops_checkpoint_load(fm_ops_training_t *training,
-                                               fm_error_t *err);
+/* Functions of the user's module (python.c). */
+typedef struct fm_ops_each {
+    const fm_json_t *options;   /**< code, entrypoint, seed */
+    const char *entrypoint;     /**< default */
+    const fm_json_t *arguments; /**< list of argument lists */
+    bool first;                 /**< end at the first call that fails */
+} fm_ops_each_t;
+/**
+ * Call the function for every argument list, in order, in one child.
+ * @param results_out  a list of {"value": …} or {"error": text} a call; a
+ *                     child that died left a shorter one.
+ * @param ended        why, for the calls without a line.
+ */
+FM_MUST_USE fm_status_t fm_ops_python_each(fm_ops_run_t *run,
+                                           const fm_ops_each_t *each,
+                                           fm_json_t **results_out,
+                                           fm_error_t *ended, fm_error_t *err);
+
+/* Data operators: transform.c, reduce.c, reward.c. */
+/** The records of an item, borrowed: a list under @p key. */
+FM_MUST_USE fm_status_t fm_ops_records(const fm_json_t *value, const char *key,
+                                       const fm_json_t **list_out,
+                                       fm_error_t *err);
+fm_status_t fm_ops_map(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_filter(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_dedup(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_split_records(fm_ops_run_t *run, size_t item,
+                                 fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_shard(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_concat(fm_ops_run_t *run, size_t item,
+                          fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_sample_records(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_jsonl_export(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_data_profiling(fm_ops_run_t *run, size_t item,
+                                  fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward(fm_ops_run_t *run, fm_error_t *err);
+
+/** Who hears what an item is worth; a failing call ends the judging. */
+typedef struct fm_ops_judge {
+    fm_status_t (*verdict)(void *ctx, size_t index, fm_status_t status,
+                           double score, const fm_error_t *why,
+                           fm_error_t *err);
+    void *ctx;
+} fm_ops_judge_t;
+/**
+ * Judge every {prompt, completion, record} of a list, in order.
+ * @param params  of the reward operator.
+ */
+FM_MUST_USE fm_status_t fm_ops_reward_judge(fm_ops_run_t *run,
+                                            const fm_json_t *params,
+                                            const fm_json_t *items,
+                                            const fm_ops_judge_t *judge,
+                                            fm_error_t *err);
 
 /* The operators. */
 fm_status_t fm_ops_echo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
@@ -216,10 +316,22 @@ fm_status_t fm_ops_data_retrieval(fm_ops_run_t *run, size_t item,
 fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err);
 fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
+                         fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_embedding(fm_ops_run_t *run, size_t item,
+                             fm_ops_output_t *output, fm_error_t *err);
 fm_status_t fm_ops_sft(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
 fm_status_t fm_ops_dpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
                        fm_error_t *err);
+fm_status_t fm_ops_lora_sft(fm_ops_run_t *run, size_t item,
+                            fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_reward_model(fm_ops_run_t *run, size_t item,
+                                fm_ops_output_t *output, fm_error_t *err);
+fm_status_t fm_ops_ppo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                       fm_error_t *err);
+fm_status_t fm_ops_grpo(fm_ops_run_t *run, size_t item, fm_ops_output_t *output,
+                        fm_error_t *err);
 fm_status_t fm_ops_evaluate(fm_ops_run_t *run, size_t item,
                             fm_ops_output_t *output, fm_error_t *err);
 

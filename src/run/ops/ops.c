@@ -20,12 +20,28 @@ static const operator_row_t operators[] = {
     {{"echo", 1, false, true}, fm_ops_echo, NULL},
     {{"python", 1, false, false}, fm_ops_python, NULL},
     {{"command", 1, false, false}, fm_ops_command, NULL},
-    {{"data_retrieval", 1, false, false}, fm_ops_data_retrieval, NULL},
-    {{"inference", 1, true, true}, NULL, fm_ops_inference},
-    {{"logprobs", 1, true, true}, fm_ops_logprobs, NULL},
-    {{"sft", 1, true, false}, fm_ops_sft, NULL},
-    {{"dpo", 1, true, false}, fm_ops_dpo, NULL},
-    {{"evaluate", 1, true, false}, fm_ops_evaluate, NULL},
+    {{"data_retrieval", 2, false, false}, fm_ops_data_retrieval, NULL},
+    {{"inference", 2, true, true}, NULL, fm_ops_inference},
+    {{"logprobs", 2, true, true}, fm_ops_logprobs, NULL},
+    {{"score", 1, true, true}, fm_ops_score, NULL},
+    {{"embedding", 1, true, true}, fm_ops_embedding, NULL},
+    {{"sft", 2, true, false}, fm_ops_sft, NULL},
+    {{"dpo", 2, true, false}, fm_ops_dpo, NULL},
+    {{"lora_sft", 1, true, false}, fm_ops_lora_sft, NULL},
+    {{"reward_model", 1, true, false}, fm_ops_reward_model, NULL},
+    {{"ppo", 1, true, false}, fm_ops_ppo, NULL},
+    {{"grpo", 1, true, false}, fm_ops_grpo, NULL},
+    {{"evaluate", 2, true, false}, fm_ops_evaluate, NULL},
+    {{"map", 1, false, false}, fm_ops_map, NULL},
+    {{"filter", 1, false, false}, fm_ops_filter, NULL},
+    {{"dedup", 1, false, false}, fm_ops_dedup, NULL},
+    {{"split", 1, false, false}, fm_ops_split_records, NULL},
+    {{"shard", 1, false, false}, fm_ops_shard, NULL},
+    {{"concat", 1, false, false}, fm_ops_concat, NULL},
+    {{"sample", 1, false, false}, fm_ops_sample_records, NULL},
+    {{"jsonl_export", 1, false, false}, fm_ops_jsonl_export, NULL},
+    {{"reward", 1, false, true}, NULL, fm_ops_reward},
+    {{"data_profiling", 1, false, false}, fm_ops_data_profiling, NULL},
 };
 #define OPERATOR_COUNT FM_COUNT_OF(operators)
 
@@ -153,6 +169,18 @@ static bool is_infra(fm_status_t status)
     return false;
 }
 
+/* Whether a string of canonical JSON has the character U+0000, which no reader
+ * of ours takes. */
+static bool has_nul(const char *text)
+{
+    for (const char *at = text; (at = strchr(at, '\\')); at += 2) {
+        if (strncmp(at + 1, "u0000", 5) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 fm_status_t fm_ops_report(fm_ops_run_t *run, size_t item,
                           const fm_ops_output_t *output, fm_error_t *err)
 {
@@ -166,6 +194,12 @@ fm_status_t fm_ops_report(fm_ops_run_t *run, size_t item,
 
     if (!text) {
         return fm_no_memory(err);
+    }
+    if (has_nul(text)) {
+        free(text);
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "output: a text has the character U+0000; leave "
+                            "it out");
     }
     if (len > FM_OPS_INLINE_BYTES) {
         report.output = NULL;
@@ -347,6 +381,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
     if (rc < 0) {
         goto out;
     }
+    fm_ops_models_begin(ops->models);
     if (!op) {
         rc = fm_error_set(&why, FM_ERR_UNSUPPORTED,
                           "task type %s: not one "

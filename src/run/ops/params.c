@@ -62,6 +62,19 @@ fm_status_t fm_ops_get_text(const fm_json_t *object, const char *key,
     return FM_OK;
 }
 
+fm_status_t fm_ops_get_bool(const fm_json_t *object, const char *key,
+                            bool fallback, bool *out, fm_error_t *err)
+{
+    const fm_json_t *value = fm_json_get(object, key);
+
+    if (!absent(value) && !fm_json_is(value, FM_JSON_BOOL)) {
+        return fm_error_set(err, FM_ERR_INVALID, "%s: true or false is allowed",
+                            key);
+    }
+    *out = absent(value) ? fallback : fm_json_bool_or(value, fallback);
+    return FM_OK;
+}
+
 fm_status_t fm_ops_get_digest(const fm_json_t *object, const char *key,
                               fm_digest_t *out, fm_error_t *err)
 {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * python: call a function of the user's module in a python3 of its own
- * (docs/spec/workflow.md, W47).
+ * (docs/spec/workflow.md, W47), once, or for each of many argument lists.
  *
- * The function gets a map from upstream name to a directory that holds
+ * Once: the function gets a map from upstream name to a directory that holds
  * results.json, {"result": {"items": [{"output": …}]}}, and returns a JSON
  * value.  Directories are numbered, since names may hold any character.
+ *
+ * Each: every call writes a line, {"value": …} or {"error": text}, at once,
+ * so that what a dying child did is known, and where it died.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +42,28 @@ static const char driver[] =
     "with open('flowmesh-result.json', 'w') as f:\n"
     "    f.write(text)\n";
 
+static const char each_driver[] =
+    "import json, os, runpy, sys\n"
+    "out = open('flowmesh-result.jsonl', 'w', buffering=1)\n"
+    "with open('flowmesh-call.json') as f:\n"
+    "    call = json.load(f)\n"
+    "names = runpy.run_path('task.py', run_name='flowmesh_task')\n"
+    "entry = names.get(call['entrypoint'])\n"
+    "if not callable(entry):\n"
+    "    sys.exit('task.py has no function ' + call['entrypoint'])\n"
+    "for arguments in call['arguments']:\n"
+    "    try:\n"
+    "        line = {'value': entry(*arguments)}\n"
+    "        text = json.dumps(line, allow_nan=False, ensure_ascii=True)\n"
+    "    except Exception as e:\n"
+    "        why = '%s: %s' % (type(e).__name__, e)\n"
+    "        text = json.dumps({'error': why[:700]})\n"
+    "        if call['first']:\n"
+    "            out.write(text + '\\n')\n"
+    "            break\n"
+    "    out.write(text + '\\n')\n"
+    "out.close()\n";
+
 static fm_status_t file_in(const char *dir, const char *name, const void *data,
                            size_t len, fm_error_t *err)
 {
@@ -61,10 +86,9 @@ static fm_status_t json_in(const char *dir, const char *name,
     return rc;
 }
 
-static fm_status_t code_stage(fm_ops_run_t *run, const char *workdir,
-                              fm_error_t *err)
+static fm_status_t code_stage(fm_ops_run_t *run, const fm_json_t *code,
+                              const char *workdir, fm_error_t *err)
 {
-    const fm_json_t *code = fm_json_get(run->params, "code");
     const fm_json_t *text = fm_json_get(code, "text");
     fm_digest_t digest;
     fm_buf_t bytes = {0};
@@ -145,10 +169,9 @@ out:
 }
 
 static fm_status_t interpreter_run(fm_ops_run_t *run, const char *workdir,
-                                   fm_error_t *err)
+                                   const fm_json_t *seed, fm_error_t *err)
 {
     static const char *const argv[] = {"python3", "flowmesh-driver.py", NULL};
-    const fm_json_t *seed = fm_json_get(run->params, "seed");
     fm_buf_t log = {0};
     double timeout_s = 0;
     char *seed_text = NULL;
@@ -211,9 +234,12 @@ fm_status_t fm_ops_python(fm_ops_run_t *run, size_t item,
     char *workdir = NULL;
     fm_status_t rc = fm_ops_workdir_make(run->ops, &workdir, err);
 
-    if (rc >= 0 && (rc = code_stage(run, workdir, err)) >= 0 &&
+    if (rc >= 0 &&
+        (rc = code_stage(run, fm_json_get(run->params, "code"), workdir,
+                         err)) >= 0 &&
         (rc = call_stage(run, item, workdir, err)) >= 0 &&
-        (rc = interpreter_run(run, workdir, err)) >= 0) {
+        (rc = interpreter_run(run, workdir, fm_json_get(run->params, "seed"),
+                              err)) >= 0) {
         rc = result_read(workdir, &output->value, err);
     }
     if (workdir && fm_file_remove_tree(workdir, rc < 0 ? NULL : err) < 0 &&
@@ -222,4 +248,98 @@ fm_status_t fm_ops_python(fm_ops_run_t *run, size_t item,
     }
     free(workdir);
     return rc;
+}
+
+/* --- each ---------------------------------------------------------------- */
+
+static fm_status_t each_stage(fm_ops_run_t *run, const fm_ops_each_t *each,
+                              const char *workdir, fm_error_t *err)
+{
+    fm_json_t *call = fm_json_object();
+    const char *entry;
+    fm_status_t rc = fm_ops_get_text(each->options, "entrypoint",
+                                     each->entrypoint, &entry, err);
+
+    if (rc >= 0 &&
+        (!call || fm_json_set(call, "entrypoint", fm_json_string(entry)) < 0 ||
+         fm_json_set(call, "first", fm_json_bool(each->first)) < 0 ||
+         fm_json_set(call, "arguments", fm_json_keep(each->arguments)) < 0)) {
+        rc = fm_no_memory(err);
+    }
+    if (rc >= 0 &&
+        (rc = code_stage(run, fm_json_get(each->options, "code"), workdir,
+                         err)) >= 0 &&
+        (rc = json_in(workdir, "flowmesh-call.json", call, err)) >= 0) {
+        rc = file_in(workdir, "flowmesh-driver.py", each_driver,
+                     sizeof(each_driver) - 1, err);
+    }
+    fm_json_drop(call);
+    return rc;
+}
+
+/* The lines that are whole, in order; a file that is not there has none. */
+static fm_status_t lines_read(const char *workdir, fm_json_t *results,
+                              fm_error_t *err)
+{
+    char *path = fm_asprintf("%s/flowmesh-result.jsonl", workdir);
+    fm_buf_t bytes = {0};
+    fm_status_t rc = path ? fm_file_read(path, OPS_VALUE_BYTES_MAX, &bytes, err)
+                          : fm_no_memory(err);
+
+    if (rc == FM_ERR_NOT_FOUND) {
+        rc = FM_OK;
+    }
+    for (size_t at = 0; rc >= 0 && at < bytes.len;) {
+        const uint8_t *end = memchr(bytes.data + at, '\n', bytes.len - at);
+        fm_json_t *line = NULL;
+        if (!end) {
+            break;
+        }
+        size_t size = (size_t)(end - bytes.data) - at;
+        if ((rc = fm_json_parse((const char *)bytes.data + at, size,
+                                "returned value", &line, err)) >= 0 &&
+            fm_json_append(results, line) < 0) {
+            rc = fm_no_memory(err);
+        }
+        at += size + 1;
+    }
+    free(path);
+    fm_buf_fini(&bytes);
+    return rc;
+}
+
+fm_status_t fm_ops_python_each(fm_ops_run_t *run, const fm_ops_each_t *each,
+                               fm_json_t **results_out, fm_error_t *ended,
+                               fm_error_t *err)
+{
+    fm_json_t *results = fm_json_array();
+    char *workdir = NULL;
+    fm_status_t child = FM_OK;
+    fm_status_t rc = results ? fm_ops_workdir_make(run->ops, &workdir, err)
+                             : fm_no_memory(err);
+
+    if (rc >= 0 && (rc = each_stage(run, each, workdir, err)) >= 0) {
+        child = interpreter_run(run, workdir,
+                                fm_json_get(each->options, "seed"), ended);
+        rc = lines_read(workdir, results, err);
+    }
+    if (rc >= 0 && child < 0 && child != FM_ERR_INVALID &&
+        child != FM_ERR_TIMEOUT) { /* not the work's fault */
+        rc = fm_error_set(err, child, "%s", ended->text);
+    }
+    if (workdir && fm_file_remove_tree(workdir, rc < 0 ? NULL : err) < 0 &&
+        rc >= 0) {
+        rc = FM_ERR_IO;
+    }
+    free(workdir);
+    if (rc < 0) {
+        fm_json_drop(results);
+        return rc;
+    }
+    if (child >= 0) {
+        (void)fm_error_set(ended, FM_ERR_INVALID,
+                           "python ended before the function returned");
+    }
+    *results_out = results;
+    return FM_OK;
 }

@@ -9,6 +9,9 @@
 #include "base/buf.h"
 #include "base/mem.h"
 
+/* Overlapping windows of one file, together. */
+#define WINDOWS_BYTES_MAX ((size_t)1 << 30)
+
 static fm_status_t record_add(fm_json_t *list, fm_json_t *record,
                               fm_error_t *err)
 {
@@ -27,7 +30,8 @@ static fm_status_t text_add(fm_json_t *list, const char *text, size_t len,
 
     return record ? record_add(list, record, err)
                   : fm_error_set(err, FM_ERR_INVALID,
-                                 "line %zu: not UTF-8 text", line);
+                                 "line %zu: not UTF-8 text; convert the file",
+                                 line);
 }
 
 static bool blank(const char *text, size_t len)
@@ -40,13 +44,19 @@ static bool blank(const char *text, size_t len)
     return true;
 }
 
+/* The mark that editors and spreadsheets put in front of UTF-8. */
+static size_t mark_skip(const char *text, size_t len)
+{
+    return len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
+
 /* One record a line: JSON values or texts. */
 static fm_status_t lines_parse(const char *text, size_t len, bool json,
                                fm_json_t *list, fm_error_t *err)
 {
     size_t line = 1;
 
-    for (size_t at = 0; at < len; line++) {
+    for (size_t at = mark_skip(text, len); at < len; line++) {
         const char *end = memchr(text + at, '\n', len - at);
         size_t next = end ? (size_t)(end - text) : len;
         size_t size = next - at;
@@ -94,10 +104,18 @@ static fm_status_t windows_parse(const char *text, size_t len, size_t window,
                                  fm_error_t *err)
 {
     size_t before = 0; /* end of the last window */
+    size_t total = 0;
 
     for (size_t at = 0; at < len && before < len; at += stride) {
         size_t start = boundary(text, len, at);
         size_t end = boundary(text, len, window < len - at ? at + window : len);
+        total += end - start;
+        if (total > WINDOWS_BYTES_MAX) {
+            return fm_error_set(err, FM_ERR_LIMIT,
+                                "the windows hold more than %zu bytes "
+                                "together; raise chunk.stride",
+                                WINDOWS_BYTES_MAX);
+        }
         if (end > start) {
             fm_json_t *record = fm_json_stringn(text + start, end - start);
             fm_status_t rc =
@@ -220,6 +238,12 @@ static fm_status_t plain_parse(csv_t *csv, fm_error_t *err)
         (end >= csv->len || csv->text[end] == '\n')) {
         end--;
     }
+    if (end > start && memchr(csv->text + start, '\r', end - start)) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "line %zu: a carriage return that ends no line; "
+                            "lines end with LF or CR LF",
+                            csv->line);
+    }
     return field_add(csv, csv->text + start, end - start, err);
 }
 
@@ -263,8 +287,9 @@ static fm_status_t row_record(const csv_t *csv, char *const *names, size_t line,
         if (!value) {
             fm_json_drop(record);
             return fm_error_set(err, FM_ERR_INVALID,
-                                "line %zu: column %s is not UTF-8 text", line,
-                                names[i]);
+                                "line %zu: column %s is not UTF-8 text; "
+                                "convert the file",
+                                line, names[i]);
         }
         if (fm_json_set(record, names[i], value) < 0) {
             record = fm_json_drop(record);
@@ -286,7 +311,7 @@ static fm_status_t header_check(const csv_t *csv, fm_error_t *err)
         if (bad) {
             return fm_error_set(err, FM_ERR_INVALID,
                                 "line 1: column %zu: a name that is UTF-8 "
-                                "text and unique is needed",
+                                "text and unique is needed; rename it",
                                 i + 1);
         }
     }
@@ -301,9 +326,7 @@ static fm_status_t csv_parse(const char *text, size_t len, fm_json_t *list,
     size_t name_count = 0;
     fm_status_t rc = FM_OK;
 
-    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) {
-        csv.at = 3; /* the mark spreadsheets put in front */
-    }
+    csv.at = mark_skip(text, len);
     if (csv.at >= len || (rc = row_parse(&csv, err)) < 0 ||
         (rc = header_check(&csv, err)) < 0) {
         goto out;
@@ -323,8 +346,9 @@ static fm_status_t csv_parse(const char *text, size_t len, fm_json_t *list,
         }
         if (csv.count != name_count) {
             rc = fm_error_set(err, FM_ERR_INVALID,
-                              "line %zu: %zu fields; the header has %zu", line,
-                              csv.count, name_count);
+                              "line %zu: %zu fields; the header has %zu: a "
+                              "field that holds a comma is written in quotes",
+                              line, csv.count, name_count);
             break;
         }
         if ((rc = row_record(&csv, names, line, &record, err)) >= 0) {
@@ -354,7 +378,7 @@ fm_status_t fm_ops_records_parse(const char *format, const char *text,
     }
     if (strcmp(format, "text") != 0) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "format: jsonl, csv or text is allowed");
+                            "format: jsonl, csv, text or hdf5 is allowed");
     }
     return window ? windows_parse(text, len, window, stride, list, err)
                   : lines_parse(text, len, false, list, err);
