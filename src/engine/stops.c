@@ -74,9 +74,14 @@ static void search(fm_engine_stops_t *stops, size_t before)
 fm_status_t fm_engine_stops_add(fm_engine_stops_t *stops, int32_t token,
                                 bool *stopped_out, fm_error_t *err)
 {
+    const fm_engine_tokenizer_t *tokenizer = stops->options->tokenizer;
     size_t before = stops->text.len;
-    fm_status_t rc = fm_engine_tokenizer_decode_utf8(
-        stops->options->tokenizer, &token, 1, &stops->text, err);
+    fm_status_t rc = FM_OK;
+
+    /* a model may have more rows than its tokenizer has tokens: no text */
+    if (token < fm_engine_tokenizer_vocab_size(tokenizer)) {
+        rc = fm_engine_stream_add(stops->stream, token, &stops->text, err);
+    }
 
     if (rc >= 0) {
         search(stops, before);

@@ -116,16 +116,17 @@ static fm_status_t ids_parse(const fm_ops_model_t *model,
 /* Prompt and completion of an item: as texts, or as the ids a rollout gave,
  * to which nothing is added. */
 static fm_status_t pair_parse(const fm_ops_model_t *model,
-                              const fm_json_t *value, size_t limit,
+                              const fm_json_t *value,
+                              const fm_ops_limit_t *limit,
                               fm_ops_sequence_t *sequence, fm_error_t *err)
 {
     fm_status_t rc = FM_OK;
 
     if (!fm_json_get(value, "prompt_tokens") &&
         !fm_json_get(value, "completion_tokens")) {
-        return fm_ops_sequence_encode(model, fm_json_get(value, "prompt"),
-                                      fm_json_get(value, "completion"), limit,
-                                      sequence, err);
+        return fm_ops_sequence_make(model, fm_json_get(value, "prompt"),
+                                    fm_json_get(value, "completion"), limit,
+                                    sequence, err);
     }
     if ((rc = ids_parse(model, value, "prompt_tokens", &sequence->tokens,
                         err)) < 0) {
@@ -133,13 +134,13 @@ static fm_status_t pair_parse(const fm_ops_model_t *model,
     }
     sequence->prompt_count = sequence->tokens.count;
     rc = ids_parse(model, value, "completion_tokens", &sequence->tokens, err);
-    if (rc >= 0 && sequence->tokens.count > limit) {
+    if (rc >= 0 && sequence->tokens.count > limit->tokens) {
         rc = fm_error_set(err, FM_ERR_LIMIT,
                           "prompt_tokens and completion_tokens: %zu and %zu "
                           "pass max_seq_length %zu",
                           sequence->prompt_count,
                           sequence->tokens.count - sequence->prompt_count,
-                          limit);
+                          limit->tokens);
     }
     return rc;
 }
@@ -221,14 +222,13 @@ fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
     const fm_model_adapter_t *adapter = NULL;
     fm_ops_sequence_t sequence = {0};
     bool by_token = false;
-    size_t limit = 0;
+    fm_ops_limit_t limit;
     fm_status_t rc;
 
     if ((rc = scorer_get(run, item, &adapter, err)) >= 0 &&
         (rc = flag_get(run->params, "tokens", false, &by_token, err)) >= 0 &&
-        (rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) >=
-            0 &&
-        (rc = pair_parse(run->model, run->values[item], limit, &sequence,
+        (rc = fm_ops_limit_get(run->model, run->params, &limit, err)) >= 0 &&
+        (rc = pair_parse(run->model, run->values[item], &limit, &sequence,
                          err)) >= 0) {
         rc = logprobs_make(run, &sequence, by_token, output, err);
     }
@@ -243,7 +243,7 @@ fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
 {
     const fm_model_adapter_t *adapter = NULL;
     fm_ops_sequence_t sequence = {0};
-    size_t limit = 0;
+    fm_ops_limit_t limit;
     double value = 0;
     fm_status_t rc = scorer_get(run, item, &adapter, err);
 
@@ -257,9 +257,8 @@ fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
                             "model: it has no " FM_MODEL_SCORE
                             "; a reward model is needed");
     }
-    if ((rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) >=
-            0 &&
-        (rc = pair_parse(run->model, run->values[item], limit, &sequence,
+    if ((rc = fm_ops_limit_get(run->model, run->params, &limit, err)) >= 0 &&
+        (rc = pair_parse(run->model, run->values[item], &limit, &sequence,
                          err)) >= 0) {
         rc = fm_engine_score_value(run->scorer, sequence.tokens.ids,
                                    sequence.tokens.count,
