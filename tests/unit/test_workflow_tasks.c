@@ -564,6 +564,50 @@ static void test_inherited(void)
     fm_workflow_destroy(wf);
 }
 
+/* With a constant schedule the last update of a short run is one of the middle
+ * of a long run; with another one it is not. */
+static void check_longer(const char *schedule, bool same)
+{
+    char *text = fm_asprintf(
+        HEAD "  taskType: grpo\n  model: {}\n  data: {prompts: [a]}\n"
+             "  reward: {type: length, target: 2}\n"
+             "  training: {steps: 1, batch_size: 1, group_size: 2, beta: 0, "
+             "schedule: %s}\n"
+             "  sweep: {matrix: {main.training.steps: [1, 2]}}\n",
+        schedule);
+    fm_workflow_t *wf = parse(text, strlen(text));
+    struct upstream *up = calloc(1, sizeof(*up));
+    char *works[2] = {NULL};
+    static const char *const names[] = {"main@steps=1",
+                                        "main@steps=2/update.1"};
+
+    CU_ASSERT_FATAL(up != NULL);
+    for (uint32_t i = 0; i < fm_workflow_node_count(wf); i++) {
+        fm_json_t *work = expand(wf, i, NULL, up);
+        put_results(wf, NULL, i, work, up);
+        for (size_t k = 0; k < FM_COUNT_OF(names); k++) {
+            if (strcmp(fm_workflow_node(wf, i)->name, names[k]) == 0) {
+                works[k] = fm_json_canonical(work);
+            }
+        }
+        fm_json_drop(work);
+    }
+    CU_ASSERT_FATAL(works[0] && works[1]);
+    CU_ASSERT((strcmp(works[0], works[1]) == 0) == same);
+    free(works[0]);
+    free(works[1]);
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+    free(text);
+}
+
+static void test_longer(void)
+{
+    check_longer("constant", true);
+    check_longer("cosine", false);
+}
+
 /* --- faults --------------------------------------------------------------- */
 
 /* Every allocation fails once: an error, no leak, no crash. */
@@ -683,6 +727,7 @@ int main(int argc, char **argv)
         {"refusals", test_refusals},
         {"a judge holds nobody up", test_judge},
         {"what is inherited whole", test_inherited},
+        {"a longer run goes on from a shorter one", test_longer},
         {"fault: out of memory", test_out_of_memory_parse},
         {"fault: out of memory in expansion", test_out_of_memory_expand},
         {"a sweep over grpo", test_sweep},
