@@ -120,7 +120,7 @@ static fm_status_t micro_forward(fm_engine_trainer_t *trainer, bool dropout,
                                      .offsets = micro->offsets.ids,
                                      .count = fm_engine_micro_sequences(micro)};
     fm_engine_pass_set_dropout(trainer->pass, dropout ? &stream : NULL);
-    return fm_engine_pass_forward(trainer->pass, &batch, NULL, NULL, err);
+    return fm_engine_pass_forward(trainer->pass, &batch, err);
 }
 
 fm_status_t fm_engine_micro_logprobs(fm_engine_trainer_t *trainer, bool entropy,

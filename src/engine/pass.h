@@ -77,16 +77,12 @@ void fm_engine_pass_set_dropout(fm_engine_pass_t *pass,
 
 /**
  * Run the layers; the final hidden states stay in the pass.
- * @param caches  NULL, or per layer a cache that receives keys and values.
- * @param slots   host [batch->count]: slot of each sequence in the caches.
  * @retval FM_ERR_INVALID  a token outside the vocabulary, an empty sequence.
  * @retval FM_ERR_LIMIT    a sequence beyond max_position_embeddings, a batch
  *                         beyond FM_ENGINE_BATCH_TOKENS.
  */
 FM_MUST_USE fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
                                                const fm_engine_batch_t *batch,
-                                               const fm_engine_cache_t *caches,
-                                               const int32_t *slots,
                                                fm_error_t *err);
 
 /** What of the head is wanted; all arrays are of the host, one element a row.

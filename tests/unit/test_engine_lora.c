@@ -246,8 +246,7 @@ static void logits_get(struct fixture *f, fm_engine_pass_t *pass,
     const fm_engine_batch_t batch = {
         .tokens = b->tokens, .offsets = b->offsets, .count = 2};
 
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_pass_logits(pass, b->rows, TOKENS, logits, &f->err),
                  &f->err);
 }
@@ -347,8 +346,7 @@ static double objective(struct fixture *f, fm_engine_pass_t *pass,
     double sum = 0;
 
     fm_engine_pass_set_adapter_grads(pass, grads);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_pass_logprobs(pass, &head, TOKENS, NULL, &f->err),
                  &f->err);
     if (grads) {

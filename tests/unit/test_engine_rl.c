@@ -664,9 +664,8 @@ static void rollouts_draw(struct bench *b, fm_engine_pass_t *pass,
             double total = 0;
             const fm_engine_batch_t batch = {
                 .tokens = row, .offsets = offsets, .count = 1};
-            FM_ASSERT_OK(
-                fm_engine_pass_forward(pass, &batch, NULL, NULL, &b->r.err),
-                &b->r.err);
+            FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &b->r.err),
+                         &b->r.err);
             FM_ASSERT_OK(
                 fm_engine_pass_logits(pass, &last, 1, logits, &b->r.err),
                 &b->r.err);

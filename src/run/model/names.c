@@ -78,10 +78,10 @@ static fm_status_t unknown(fm_model_library_t *library, const char *name,
         fm_buf_printf(&list, "%s%s", i ? ", " : "",
                       fm_json_str(fm_json_at(names, i)));
     }
-    (void)fm_error_set(err, FM_ERR_NOT_FOUND,
-                       "no model is named %s in %s; %s%s", name,
-                       library->models, list.len ? "there are " : "there is none",
-                       list.len ? fm_buf_cstr(&list) : "");
+    (void)fm_error_set(
+        err, FM_ERR_NOT_FOUND, "no model is named %s in %s; %s%s", name,
+        library->models, list.len ? "there are " : "there is none",
+        list.len ? fm_buf_cstr(&list) : "");
     fm_buf_fini(&list);
     fm_json_drop(names);
     return FM_ERR_NOT_FOUND;
