@@ -111,10 +111,10 @@ static fm_status_t values_flatten(const fm_json_t *values, fm_json_t *items,
 
 /* --- terms --------------------------------------------------------------- */
 
-/* One placeholder of a template: *at is after its brace. */
-static fm_status_t placeholder_add(const char *template, size_t *at,
-                                   const fm_json_t *record, fm_buf_t *text,
-                                   fm_error_t *err)
+/* One {FIELD} of a template: *at is after its brace. */
+static fm_status_t reference_add(const char *template, size_t *at,
+                                 const fm_json_t *record, fm_buf_t *text,
+                                 fm_error_t *err)
 {
     size_t size = strcspn(template + *at, "{}");
     char *name = fm_strndup(template + *at, size);
@@ -151,7 +151,7 @@ static fm_status_t template_fill(const char *template, const fm_json_t *record,
             at += 2;
         } else if (c == '{') {
             at++;
-            rc = placeholder_add(template, &at, record, &text, err);
+            rc = reference_add(template, &at, record, &text, err);
         } else if (c == '}') {
             rc = fm_error_set(err, FM_ERR_INVALID,
                               "template: } without {; a brace is written }}");
