@@ -85,6 +85,12 @@ static void test_map(void)
                  "\"text\"}}}",
                  "{\"records\":[\"hello\"]}", "[{\"p\":\"hello\"}]");
     expect_items(&world, "map",
+                 "{\"method\":\"fields\",\"fields\":{\"e\":{\"template\":"
+                 "\"\"},\"f\":{\"template\":\"{a}\"}}}",
+                 "{\"records\":[{\"a\":\"\"}]}", "[{\"e\":\"\",\"f\":\"\"}]");
+    expect_items(&world, "map", "{\"method\":\"fields\",\"fields\":{}}",
+                 "{\"records\":[]}", "[]");
+    expect_items(&world, "map",
                  "{\"method\":\"python\",\"code\":{\"text\":\"n = 0\\ndef "
                  "main(r):\\n  global n\\n  n += 1\\n  return [r, n]\"}}",
                  "{\"records\":[5,6]}", "[[5,1],[6,2]]"); /* one child */
@@ -519,6 +525,40 @@ static void test_export(void)
     world_close(&world, true);
 }
 
+/* No records, and records of nothing: every operator has an answer. */
+static void test_empty(void)
+{
+    world_t world = {0};
+    static const char *const cases[][2] = {
+        {"dedup", "{\"method\":\"exact\"}"},
+        {"dedup", "{\"method\":\"minhash\"}"},
+        {"split", "{\"parts\":[{\"name\":\"a\",\"fraction\":0.5},{\"name\":"
+                  "\"b\"}],\"stratify\":\"x\"}"},
+        {"shard", "{\"index\":0,\"count\":1}"},
+        {"sample", "{\"fraction\":0.5,\"weights\":\"w\"}"},
+        {"filter", "{\"method\":\"where\",\"where\":{\"field\":\"x\",\"op\":"
+                   "\"eq\",\"value\":1}}"},
+        {"filter", "{\"method\":\"python\",\"code\":{\"text\":\"def main(r): "
+                   "return True\"}}"},
+    };
+
+    world_open(&world, "w");
+    for (size_t i = 0; i < FM_COUNT_OF(cases); i++) {
+        expect_items(&world, cases[i][0], cases[i][1], "{\"records\":[]}",
+                     "[]");
+    }
+    expect_items(&world, "concat", "{}", "{\"lists\":[]}", "[]");
+    expect_items(&world, "dedup", "{\"method\":\"minhash\"}",
+                 "{\"records\":[\"\",\" \",\"a\",null]}", "[\"\",\"a\",null]");
+    fm_json_t *output =
+        output_of(&world, "jsonl_export", "{}", "{\"records\":[]}");
+    CU_ASSERT_EQUAL(fm_json_get_int(output, "bytes", -1), 0);
+    fm_json_drop(output);
+    world_expect(&world, "data_profiling", "{}", "[{\"records\":[]}]",
+                 "{\"columns\":{},\"duplicates\":0,\"records\":0}");
+    world_close(&world, true);
+}
+
 static void test_profile(void)
 {
     world_t world = {0};
@@ -707,6 +747,7 @@ int main(void)
         {"sample", test_sample},
         {"jsonl_export", test_export},
         {"data_profiling", test_profile},
+        {"no records", test_empty},
         {"hdf5 tables", test_hdf5},
         {"hdf5 files that lead elsewhere", test_hdf5_links},
         {"fault: the HDF5 library dies", test_hdf5_death},

@@ -301,6 +301,19 @@ static void test_operator(void)
     CU_ASSERT_STRING_EQUAL(seen.outputs[4], "6");
     CU_ASSERT_PTR_NOT_NULL(strstr(seen.error, "returned a string"));
     seen_fini(&seen);
+    /* Texts that JSON here does not have: a lone surrogate, a NUL. */
+    world_run(&world, "reward",
+              "{\"kind\":\"python\",\"code\":{\"text\":\"def reward(p, c, "
+              "r):\\n  if c == 'x': raise ValueError(chr(0xd800))\\n  return "
+              "chr(0) if c == 'y' else 2\"}}",
+              "[{\"completion\":\"x\"},{\"completion\":\"y\"},"
+              "{\"completion\":\"z\"}]",
+              &seen);
+    CU_ASSERT_EQUAL(seen.items, 3);
+    CU_ASSERT_EQUAL(seen.errors, 2);
+    CU_ASSERT_STRING_EQUAL(seen.outputs[2], "2");
+    CU_ASSERT_PTR_NOT_NULL(strstr(seen.error, "returned value"));
+    seen_fini(&seen);
     /* What was judged before the child died stays judged. */
     world_run(&world, "reward",
               "{\"kind\":\"python\",\"code\":{\"text\":\"import os\\ndef "

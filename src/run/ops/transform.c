@@ -161,9 +161,8 @@ static fm_status_t template_fill(const char *template, const fm_json_t *record,
         }
     }
     if (rc >= 0) {
-        *value_out = text.failed
-                         ? NULL
-                         : fm_json_stringn((const char *)text.data, text.len);
+        const char *filled = fm_buf_cstr(&text); /* also where it is empty */
+        *value_out = text.failed ? NULL : fm_json_stringn(filled, text.len);
         rc = *value_out ? FM_OK : fm_no_memory(err);
     }
     fm_buf_fini(&text);
@@ -185,7 +184,7 @@ static fm_status_t term_value(const fm_json_t *term, const fm_json_t *record,
         rc = fm_ops_get_text(term, "template", NULL, &template, err);
         return rc < 0 ? rc : template_fill(template, record, value_out, err);
     }
-    if ((rc = fm_ops_get_text(term, "from", NULL, &from, err)) < 0) {
+    if (fm_ops_get_text(term, "from", NULL, &from, err) < 0) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "a map with from, value or template is needed");
     }
