@@ -61,7 +61,7 @@ static fm_engine_pass_t *prompt_run(const fm_model_t *model,
         fm_engine_pass_create(model->model, FM_ENGINE_PASS_INFER, &pass, &err),
         &err);
     fm_engine_pass_set_adapter(pass, adapter);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &err), &err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &err), &err);
     return pass;
 }
 

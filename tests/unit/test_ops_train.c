@@ -850,6 +850,90 @@ static void test_truncate(void)
     world_close(&world, true);
 }
 
+/* The stored model @p digest with a chat template; free() the source. */
+static char *chat_model(world_t *world, const char *output)
+{
+    static const char template[] =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}|{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}";
+    char text[FM_DIGEST_TEXT_BYTES];
+    fm_buf_t bytes = object_of(world, output, "model");
+    fm_json_t *manifest = json_of(fm_buf_cstr(&bytes));
+    fm_digest_t digest;
+    fm_error_t err = {0};
+
+    CU_ASSERT_EQUAL(fm_json_set(fm_json_get(manifest, "tokenizer"),
+                                "chat_template", fm_json_string(template)),
+                    FM_OK);
+    char *canonical = fm_json_canonical(manifest);
+    FM_ASSERT_OK(fm_cas_put(world->cas, FM_CAS_MODEL, canonical,
+                            strlen(canonical), &digest, &err),
+                 &err);
+    FM_ASSERT_OK(fm_cas_seal(world->cas, &err), &err);
+    free(canonical);
+    fm_json_drop(manifest);
+    fm_buf_fini(&bytes);
+    return fm_asprintf("{\"digest\":\"%s\"}", fm_digest_format(&digest, text));
+}
+
+/* Of messages only what the assistant says is learned. */
+static void test_messages(void)
+{
+#define TURNS(content)                                                         \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"" content "\"},"          \
+    "{\"role\":\"assistant\",\"content\":\"yes\"}]}"
+    world_t world = {0};
+    seen_t base = {0}, seen = {0}, logp = {0};
+
+    world_open(&world, "w");
+    world_run(&world, "sft", "{\"model\":" MODEL ",\"training\":{\"steps\":1}}",
+              SAMPLES, &base);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(base.outputs[0]);
+    char *model = chat_model(&world, base.outputs[0]);
+    char *params = fm_asprintf("{\"model\":%s,\"training\":{\"steps\":30,"
+                               "\"learning_rate\":0.01}}",
+                               model);
+    world_run(&world, "sft", params,
+              "[{\"samples\":[" TURNS("qqq") "," TURNS("zz") "]}]", &seen);
+    CU_ASSERT_STRING_EQUAL(seen.error, "");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    fm_json_t *rows = table_of(&world, seen.outputs[0]);
+    CU_ASSERT_EQUAL(figure(rows, true, "tokens"), 10 + 15 + 9 + 15);
+    CU_ASSERT(figure(rows, true, "loss") < 1);
+    fm_json_drop(rows);
+    /* the user's words are as unlikely as before */
+    char *digest = member_of(seen.outputs[0], "model");
+    char *trained = fm_asprintf("{\"model\":{\"digest\":\"%s\"}}", digest);
+    world_run(&world, "logprobs", trained,
+              "[{\"prompt\":\"<user>\",\"completion\":\"qqq\"},"
+              "{\"prompt\":\"<assistant>\",\"completion\":\"yes\"}]",
+              &logp);
+    for (int i = 0; i < 2; i++) {
+        CU_ASSERT_PTR_NOT_NULL_FATAL(logp.outputs[i]);
+        fm_json_t *value = json_of(logp.outputs[i]);
+        double sum = fm_json_get_real(value, "logprob", 0);
+        CU_ASSERT(i == 0 ? sum < -20 : sum > -20);
+        fm_json_drop(value);
+    }
+    world_refuse(
+        &world, "sft", params,
+        "[{\"samples\":[" TURNS("a") ",{\"messages\":[{\"role\":"
+                                     "\"user\",\"content\":\"b\"}]}]}]",
+        "samples[1]: nothing to learn");
+    world_refuse(&world, "sft", "{\"model\":" MODEL ",\"training\":{}}",
+                 "[{\"samples\":[" TURNS("a") "]}]", "samples[0]: messages:");
+    world_refuse(&world, "sft", params, "[{\"samples\":[" TURNS(SIXTY) "]}]",
+                 "samples[0]: 82 tokens");
+    free(trained);
+    free(digest);
+    free(params);
+    free(model);
+    seen_fini(&base);
+    seen_fini(&seen);
+    seen_fini(&logp);
+    world_close(&world, true);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -865,6 +949,7 @@ int main(void)
         {"policies: rewards rise", test_policy_learns},
         {"bad samples", test_refused},
         {"truncate", test_truncate},
+        {"messages", test_messages},
     };
     return fm_test_main("run/ops: training", cases, FM_COUNT_OF(cases));
 }

@@ -334,7 +334,7 @@ static const struct {
     {RL("  training: {steps: 2, kl_coef: 1}\n"),
      "6:24: this task type does not take kl_coef in training"},
     {RL("  training: {steps: 2, group_size: 1}\n"),
-     "6:36: training.group_size is 1; allowed: 2 to 1024"},
+     "6:36: training.group_size is 1; allowed: 2 to 256"},
     {RL("  training: {steps: 2}\n  reward: {type: exakt_match}\n"),
      "7:18: reward of type exakt_match; allowed: exact_match, numeric, regex, "
      "json_schema, length, python, model; did you mean exact_match?"},
@@ -342,7 +342,7 @@ static const struct {
      "7:11: a reward of type regex needs pattern"},
     {RL("  training: {steps: 2}\n  reward: {type: regex, pattern: a, "
         "tolerance: 1}\n"),
-     "7:38: key tolerance in a reward of type regex; allowed: type, weight, "
+     "7:37: key tolerance in a reward of type regex; allowed: type, weight, "
      "pattern, "},
     {RL("  training: {steps: 2}\n  reward: {type: length}\n"),
      "7:11: a reward of type length; allowed: target, or"},
@@ -359,17 +359,17 @@ static const struct {
     {DATA("reward", "  reward: {type: model, model: {}}\n"),
      "5:11: a reward node has no model; use taskType score"},
     {DATA("reward", "  reward: {type: length, target: 1, weight: 2}\n"),
-     "5:44: weight goes with ppo and grpo"},
+     "5:45: weight goes with ppo and grpo"},
     {SFT("  model: {source: {type: random, identifier: x}}\n"),
      "5:19: model.source; allowed: {type: random}"},
     {SFT("  model: {source: {identifier: a/b, trust_remote_code: true}}\n"),
-     "5:57: trust_remote_code; allowed: false"},
+     "5:56: trust_remote_code; allowed: false"},
     {SFT("  model: {source: {identifier: tiny, revision: x}}\n"),
      "5:48: model.source.revision; allowed: literal text, with"},
     {SFT("  model: {adapters: [{node: a}, {node: b}]}\n"),
      "5:21: model.adapters; allowed: a list of at most one"},
     {SFT("  model: {adapters: [{digest: abc}]}\n"),
-     "5:30: an adapter; allowed: {type: lora, node: NAME}"},
+     "5:31: an adapter; allowed: {type: lora, node: NAME}"},
     {SFT("  model: {}\n  lora: {r: 0}\n"), "6:13: lora.r is 0; allowed: 1 "},
     {SFT("  model: {}\n  lora: {use_rslora: true}\n"),
      "6:22: lora.use_rslora is not supported"},
@@ -405,7 +405,7 @@ static const struct {
     {HEAD "  taskType: data_retrieval\n  data: {path: name:x, type: text}\n"
           "  stages: [{name: a}, {name: b, spec: {taskType: sft, model: "
           "{source: {type: name, identifier: x}}, data: {node: a}}}]\n",
-     "5:89: name:x is a file and the name of a model"},
+     "5:96: name:x is a file and the name of a model"},
 };
 
 static void test_refusals(void)
@@ -537,12 +537,55 @@ static void test_sweep(void)
     fm_workflow_destroy(wf);
 }
 
+/* A judge in training does not hold rollouts up; a skipped one skips rewards.
+ */
+static void test_judge(void)
+{
+    static const char text[] =
+        HEAD "  graph:\n    nodes:\n"
+             "    - {name: judge, spec: {taskType: echo, data: {items: [1]}}}\n"
+             "    - name: rl\n      dependsOn: judge\n      spec:\n"
+             "        taskType: ppo\n        model: {}\n"
+             "        data: {prompts: [a]}\n"
+             "        reward_model: {identifier: judge, type: node}\n"
+             "        training: {steps: 2, kl_coef: 0}\n";
+    struct upstream *up = calloc(1, sizeof(*up));
+    fm_workflow_t *wf = parse(text, strlen(text));
+    fm_error_t err = {0};
+    bool met = false;
+
+    CU_ASSERT_FATAL(up != NULL);
+    CU_ASSERT(fm_workflow_node_count(wf) == 7); /* no reference */
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 1)->name, "rl/rollout.1");
+    CU_ASSERT(fm_workflow_node(wf, 1)->dep_count == 0);
+    FM_ASSERT_OK(fm_workflow_condition(wf, 1, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(met);
+    CU_ASSERT(fm_workflow_node(wf, 2)->dep_count == 2);
+    CU_ASSERT(fm_workflow_condition(wf, 2, get_result, up, &met, &err) ==
+              FM_ERR_NOT_FOUND);
+    up->results[0] = fm_workflow_result_skipped();
+    FM_ASSERT_OK(fm_workflow_condition(wf, 2, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    /* so are the update, and the rollouts of the policy that it would make */
+    up->results[3] = fm_workflow_result_skipped();
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 4)->name, "rl/rollout.2");
+    FM_ASSERT_OK(fm_workflow_condition(wf, 4, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+}
+
 int main(int argc, char **argv)
 {
     static const fm_test_case_t cases[] = {
         {"golden work of every task type", test_golden},
         {"what lies outside", test_outside},
         {"refusals", test_refusals},
+        {"a judge holds nobody up", test_judge},
         {"a sweep over grpo", test_sweep},
     };
 

@@ -96,8 +96,7 @@ static fm_status_t task_init(struct task *t, const fm_wf_resolver_t *r)
         rc = fm_wf_set(r, t->training, "mini_batch_size",
                        fm_json_int((int64_t)(t->prompts * t->n)));
     }
-    if (rc == FM_OK && ppo &&
-        !fm_json_get_bool(t->given, "early_stopping", true)) {
+    if (rc == FM_OK && !fm_json_get_bool(t->given, "early_stopping", true)) {
         rc = fm_wf_set(r, t->training, "target_kl", fm_json_null());
     }
     if (rc == FM_OK && t->prompts * t->n > FM_WORKFLOW_ITEMS_MAX) {
