@@ -124,7 +124,7 @@ static fm_status_t choice_score(const fm_ops_evaluation_t *eval,
                                 fm_error_t *err)
 {
     fm_ops_sequence_t sequence = {0};
-    fm_engine_score_t score;
+    fm_engine_score_t score = {0};
     fm_status_t rc = fm_ops_sequence_encode(eval->side.model, prompt, choice,
                                             SIZE_MAX, &sequence, err);
 
