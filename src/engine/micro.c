@@ -139,6 +139,26 @@ fm_status_t fm_engine_micro_logprobs(fm_engine_trainer_t *trainer, bool entropy,
                                    trainer->model_grads, err);
 }
 
+fm_status_t fm_engine_micro_policy(fm_engine_trainer_t *trainer,
+                                   fm_status_t (*slope)(void *ctx, size_t first,
+                                                        size_t count,
+                                                        fm_error_t *err),
+                                   void *ctx, fm_error_t *err)
+{
+    fm_engine_micro_t *micro = &trainer->micro;
+    const fm_engine_head_t head = {.rows = micro->rows.ids,
+                                   .targets = micro->targets.ids,
+                                   .scales = micro->scales,
+                                   .entropy_scales = micro->entropy_scales,
+                                   .logp_out = micro->logp,
+                                   .entropy_out = micro->entropy,
+                                   .slope = slope,
+                                   .ctx = ctx};
+
+    return fm_engine_pass_logprobs(trainer->pass, &head, micro->rows.count,
+                                   trainer->model_grads, err);
+}
+
 fm_status_t fm_engine_micro_values(fm_engine_trainer_t *trainer, bool back,
                                    fm_error_t *err)
 {

@@ -98,6 +98,12 @@ typedef struct fm_engine_head {
     const float *entropy_scales; /**< NULL: zeros; only with the other two */
     float *logp_out;
     float *entropy_out; /**< of the whole distribution; NULL: not wanted */
+    /** Fills the scales of rows @p first … once their log-probs (and entropies)
+     *  are known: a loss of rows costs one product with the head, not two.
+     *  NULL: the scales are there. */
+    fm_status_t (*slope)(void *ctx, size_t first, size_t count,
+                         fm_error_t *err);
+    void *ctx;
 } fm_engine_head_t;
 
 /**

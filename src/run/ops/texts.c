@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/chat.h"
 #include "run/ops/internal.h"
 
 /* --- items --------------------------------------------------------------- */
@@ -31,33 +32,36 @@ fm_status_t fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
                : fm_ops_adapter_load(ops, digest_out, model, adapter_out, err);
 }
 
-/* A text of its own: bos in front. */
+/* A text of its own, with the bos and, with @p whole, the eos that the
+ * tokenizer gives it. */
 static fm_status_t text_encode(const fm_ops_model_t *model,
                                const fm_json_t *text, const char *key,
-                               fm_engine_tokens_t *tokens, fm_error_t *err)
+                               bool whole, fm_engine_tokens_t *tokens,
+                               fm_error_t *err)
 {
-    fm_status_t rc = FM_OK;
+    const fm_engine_encode_options_t options = {.add_bos = true,
+                                                .add_eos = whole};
 
     if (!fm_json_str(text)) {
         return fm_error_set(err, FM_ERR_INVALID, "%s: a text is needed, not %s",
                             key, text ? fm_json_type_name(text) : "nothing");
     }
-    if (fm_engine_tokenizer_adds_bos(model->tokenizer)) {
-        rc = fm_engine_tokens_add(
-            tokens, fm_engine_tokenizer_bos(model->tokenizer), err);
-    }
-    return rc < 0
-               ? rc
-               : fm_engine_tokenizer_encode(model->tokenizer, fm_json_str(text),
-                                            fm_json_str_len(text), tokens, err);
+    return fm_engine_tokenizer_encode_with(model->tokenizer, fm_json_str(text),
+                                           fm_json_str_len(text), &options,
+                                           tokens, err);
 }
 
 fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
                                  const fm_json_t *value,
                                  fm_engine_tokens_t *tokens, fm_error_t *err)
 {
-    return text_encode(model, fm_json_get(value, "prompt"), "prompt", tokens,
-                       err);
+    const fm_engine_chat_options_t chat = {.add_generation_prompt = true};
+    const fm_json_t *messages = fm_json_get(value, "messages");
+
+    return messages ? fm_engine_chat_render(model->tokenizer, messages, &chat,
+                                            tokens, NULL, err)
+                    : text_encode(model, fm_json_get(value, "prompt"), "prompt",
+                                  false, tokens, err);
 }
 
 fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count)
@@ -299,7 +303,7 @@ fm_status_t fm_ops_embedding(fm_ops_run_t *run, size_t item,
         (rc = pooling_get(run->params, &pooling, err)) < 0 ||
         (rc = flag_get(run->params, "normalize", true, &normalize, err)) < 0 ||
         (rc = text_encode(run->model, fm_json_get(run->values[item], "text"),
-                          "text", &tokens, err)) < 0) {
+                          "text", true, &tokens, err)) < 0) {
         goto out;
     }
     size_t width = fm_engine_model_config(run->model->model)->hidden_size;
