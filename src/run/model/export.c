@@ -51,15 +51,19 @@ static fm_status_t items_make(struct export *export, fm_error_t *err)
         [FM_ENGINE_F16] = "F16",
         [FM_ENGINE_BF16] = "BF16"};
     const fm_model_manifest_t *manifest = export->manifest;
+    bool reward = fm_model_manifest_find(manifest, FM_MODEL_SCORE) != NULL;
 
-    export->count = manifest->tensor_count;
-    export->items = fm_calloc(export->count + 1, sizeof(*export->items));
+    export->items =
+        fm_calloc(manifest->tensor_count + 1, sizeof(*export->items));
     if (!export->items) {
         return fm_no_memory(err);
     }
-    for (size_t i = 0; i < export->count; i++) {
+    for (size_t i = 0; i < manifest->tensor_count; i++) {
         const fm_model_tensor_t *tensor = &manifest->tensors[i];
-        struct item *item = &export->items[i];
+        if (reward && strcmp(tensor->name, "lm_head.weight") == 0) {
+            continue; /* a classifier has the score in its place */
+        }
+        struct item *item = &export->items[export->count++];
         item->from = tensor;
         item->dtype =
             export->opts->convert ? export->opts->dtype : tensor->dtype;
