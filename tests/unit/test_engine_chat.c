@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/chat.h"
@@ -520,6 +521,86 @@ static void test_template_refusals(void)
     }
 }
 
+/* --- no memory
+ * ---------------------------------------------------------------- */
+
+/* Import, create, render and decode, with allocation @p nth failing. */
+static fm_status_t whole_run(const fm_engine_tokenizer_files_t *files,
+                             const fm_json_t *messages, fm_error_t *err)
+{
+    fm_json_t *description = NULL;
+    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_engine_tokens_t tokens = {0};
+    fm_buf_t mask = {0};
+    fm_buf_t text = {0};
+    fm_status_t rc = fm_engine_tokenizer_import(files, &description, err);
+
+    if (rc >= 0) {
+        rc = fm_engine_tokenizer_create(description, files->json,
+                                        files->json_len, &tokenizer, err);
+    }
+    if (rc >= 0) {
+        rc = fm_engine_chat_render(tokenizer, messages, NULL, &tokens, &mask,
+                                   err);
+    }
+    if (rc >= 0) {
+        rc = fm_engine_tokenizer_decode_utf8(tokenizer, tokens.ids,
+                                             tokens.count, &text, err);
+    }
+    CU_ASSERT(rc < 0 || (text.len > 0 && mask.len == tokens.count));
+    fm_json_drop(description);
+    fm_engine_tokenizer_destroy(tokenizer);
+    fm_engine_tokens_fini(&tokens);
+    fm_buf_fini(&mask);
+    fm_buf_fini(&text);
+    return rc;
+}
+
+static void test_no_memory(void)
+{
+    static const char *const corpus[] = {"sentencepiece", "bytelevel"};
+    fm_json_t *messages = json_parse(TURNS);
+    char spec[64];
+
+    for (size_t f = 0; f < FM_COUNT_OF(corpus); f++) {
+        fm_error_t err = {0};
+        fm_buf_t json = {0};
+        char path[512];
+        size_t nth = 0;
+        (void)snprintf(path, sizeof(path), "%s/%s.json", FM_TEST_FUZZ_DIR,
+                       corpus[f]);
+        FM_ASSERT_OK(fm_file_read(path, 1 << 20, &json, &err), &err);
+        const fm_engine_tokenizer_files_t files = {
+            .json = json.data,
+            .json_len = json.len,
+            .digest = "sha256:0",
+            .chat_template = "{% for m in messages %}{{ 'ab' ~ 1 }}"
+                             "{{ strftime_now('12') }}{% endfor %}"};
+        fm_status_t rc = FM_ERR_NO_MEMORY;
+        while (rc == FM_ERR_NO_MEMORY && nth < 20000) {
+            err = (fm_error_t){0};
+            (void)snprintf(spec, sizeof(spec), "base.alloc:%zu", ++nth);
+            CU_ASSERT_FATAL(fm_fault_arm(spec));
+            rc = whole_run(&files, messages, &err);
+            CU_ASSERT(rc >= 0 || err.text[0] != '\0');
+            (void)fm_fault_arm(NULL);
+        }
+        if (rc < 0) {
+            (void)fprintf(stderr, "allocation %zu: %s\n", nth, err.text);
+        }
+        CU_ASSERT(rc == FM_OK);
+        CU_ASSERT(nth > 50);                /* it did fail, and often */
+        for (size_t i = 1; i <= 100; i++) { /* and that was the last one */
+            (void)snprintf(spec, sizeof(spec), "base.alloc:%zu", nth + i);
+            CU_ASSERT_FATAL(fm_fault_arm(spec));
+            CU_ASSERT(whole_run(&files, messages, &err) == FM_OK);
+            (void)fm_fault_arm(NULL);
+        }
+        fm_buf_fini(&json);
+    }
+    fm_json_drop(messages);
+}
+
 int main(void)
 {
     static const fm_test_case_t cases[] = {
@@ -530,6 +611,7 @@ int main(void)
         {"tokenizer: import", test_import},
         {"tokenizer: bytes with a template", test_byte},
         {"tokenizer: streams", test_stream},
+        {"fault: no memory, anywhere", test_no_memory},
     };
 
     return fm_test_main("engine chat", cases, FM_COUNT_OF(cases));

@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "plan/key/key.h"
-#include "role/control/control.h"
+#include "role/control/internal.h"
 #include "role_fixture.h"
 #include "role_peer.h"
 
@@ -48,6 +48,7 @@ struct stage {
     size_t items[2];                     /* of rollouts, by iteration */
     size_t adapters_most;                /* distinct ones in a lease */
     size_t updates, references, rewards; /* items */
+    size_t results; /* in memory, when the first iteration was over */
 };
 
 static void on_run(void *ctx, const fm_run_t *run)
@@ -296,6 +297,9 @@ static void serve(struct stage *stage, int worker)
         }
     }
     if (worker == SERVING && stage->held && all_wait(stage)) {
+        for (size_t i = 0; i < stage->control->result_count; i++) {
+            stage->results += stage->control->result_list[i].value != NULL;
+        }
         answer(stage, SERVING, &stage->held->lease);
         stage->held = NULL;
     }
@@ -326,6 +330,8 @@ static void test_shared_leases(void)
     CU_ASSERT(stage.leases[1] < POLICIES);
     CU_ASSERT(stage.adapters_most >= POLICIES / 2);
     CU_ASSERT_EQUAL(stage.updates, 2 * POLICIES);
+    /* of iteration 1 only the updates are still to be read */
+    CU_ASSERT_EQUAL(stage.results, POLICIES);
     CU_ASSERT_EQUAL(stage.references, 2 * PROMPTS * (1 + POLICIES));
     (void)printf("  rollouts: %zu items in %zu leases, up to %zu adapters in "
                  "one\n",

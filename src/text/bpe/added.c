@@ -118,9 +118,12 @@ static fm_status_t finder_index(fm_bpe_finder_t *finder,
         if (added->normalized) {
             rc = fm_bpe_normalize(normalizer, matcher, &text, &spare, err);
         }
+        if (rc >= 0 && text.bytes.failed) {
+            rc = fm_no_memory(err);
+        }
         if (rc >= 0) {
             rc = trie_add(&finder->tries[added->normalized],
-                          fm_buf_cstr(&text.bytes), text.bytes.len, i, err);
+                          fm_bpe_text_at(&text, 0), text.bytes.len, i, err);
         }
     }
     fm_regex_matcher_destroy(matcher);

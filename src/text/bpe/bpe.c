@@ -274,6 +274,7 @@ struct encode {
     fm_bpe_text_t spare;
     fm_bpe_parts_t raw_parts;
     fm_bpe_parts_t normal_parts;
+    bool cuts; /* fm_bpe_model_cuts() */
 };
 
 static fm_status_t word_encode(struct encode *e, fm_bpe_range_t range,
@@ -302,6 +303,37 @@ static fm_status_t word_encode(struct encode *e, fm_bpe_range_t range,
     return FM_OK;
 }
 
+/* End of the first part of a word that is merged by itself. */
+static size_t part_end(const struct encode *e, fm_bpe_range_t range)
+{
+    const size_t space = sizeof(FM_BPE_SPACE) - 1;
+    size_t at = range.begin;
+
+    if (!e->cuts) {
+        return range.end;
+    }
+    const char *text = fm_bpe_text_at(&e->words.text, 0);
+    while (range.end - at >= space &&
+           memcmp(text + at, FM_BPE_SPACE, space) == 0) {
+        at += space;
+    }
+    const char *next = memmem(text + at, range.end - at, FM_BPE_SPACE, space);
+    return next ? (size_t)(next - text) : range.end;
+}
+
+static fm_status_t parts_encode(struct encode *e, fm_bpe_range_t range,
+                                fm_error_t *err)
+{
+    fm_status_t rc = FM_OK;
+
+    while (rc >= 0 && range.begin < range.end) {
+        size_t end = part_end(e, range);
+        rc = word_encode(e, (fm_bpe_range_t){range.begin, end}, err);
+        range.begin = end;
+    }
+    return rc;
+}
+
 /* [begin, end) of the normalised text, where no added token is. */
 static fm_status_t plain_encode(struct encode *e, size_t begin, size_t end,
                                 bool at_start, fm_error_t *err)
@@ -321,7 +353,7 @@ static fm_status_t plain_encode(struct encode *e, size_t begin, size_t end,
         (fm_bpe_range_t){0, end - begin};
     rc = fm_bpe_pretokenize(&e->bpe->pretokenizer, words, err);
     for (size_t i = 0; i < words->ranges.count && rc >= 0; i++) {
-        rc = word_encode(e, words->ranges.list[i], err);
+        rc = parts_encode(e, words->ranges.list[i], err);
     }
     return rc;
 }
@@ -341,7 +373,7 @@ static fm_status_t part_encode(struct encode *e, size_t begin, size_t end,
         return rc < 0 ? rc : fm_no_memory(err);
     }
     rc = fm_bpe_finder_split(e->bpe->finder, true,
-                             fm_buf_cstr(&e->normal.bytes), e->normal.bytes.len,
+                             fm_bpe_text_at(&e->normal, 0), e->normal.bytes.len,
                              e->options, tracked ? e->normal.origins : NULL,
                              &e->normal_parts, err);
     for (size_t i = 0; i < e->normal_parts.count && rc >= 0; i++) {
@@ -369,8 +401,11 @@ fm_status_t fm_bpe_encode(const fm_bpe_t *bpe, const char *text, size_t len,
                           const fm_bpe_encode_options_t *options,
                           fm_bpe_ids_t *ids, fm_error_t *err)
 {
-    struct encode e = {
-        .bpe = bpe, .options = options, .text = text, .ids = ids};
+    struct encode e = {.bpe = bpe,
+                       .options = options,
+                       .text = text,
+                       .ids = ids,
+                       .cuts = fm_bpe_model_cuts(bpe->model)};
     size_t before = ids->count;
     size_t valid = fm_utf8_valid(text, len);
     fm_status_t rc = FM_OK;

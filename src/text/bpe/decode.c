@@ -333,7 +333,7 @@ fm_status_t fm_bpe_decode_run(const fm_bpe_steps_t *steps, bool joined,
     fm_status_t rc = fm_regex_matcher_create(&run.matcher, err);
 
     for (size_t i = 0; rc >= 0 && i < steps->count && tokens->count > 0; i++) {
-        run.text = fm_buf_cstr(text);
+        run.text = text->data ? (const char *)text->data : "";
         rc = step_run(&steps->list[i], &run, err);
         if (rc >= 0 && run.out.failed) {
             rc = fm_no_memory(err);

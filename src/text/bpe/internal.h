@@ -43,7 +43,7 @@ void fm_bpe_text_copy(fm_bpe_text_t *text, const fm_bpe_text_t *from,
 uint32_t fm_bpe_text_origin(const fm_bpe_text_t *text, size_t at);
 static inline const char *fm_bpe_text_at(const fm_bpe_text_t *text, size_t at)
 {
-    return (const char *)text->bytes.data + at;
+    return text->bytes.data ? (const char *)text->bytes.data + at : "";
 }
 
 /* --- patterns --------------------------------------------------------------
@@ -207,6 +207,11 @@ fm_status_t fm_bpe_model_load(const fm_json_t *json,
                               const fm_bpe_vocab_t *vocab,
                               fm_bpe_model_t **model_out, fm_error_t *err);
 void *fm_bpe_model_destroy(fm_bpe_model_t *model);
+/** U+2581, which stands for a space in SentencePiece's vocabularies. */
+#define FM_BPE_SPACE "\xE2\x96\x81"
+/** Whether no merge joins a character with a FM_BPE_SPACE behind it: then a
+ *  text may be cut before each run of them, and gives the same tokens. */
+bool fm_bpe_model_cuts(const fm_bpe_model_t *model);
 /** Working memory of merges, and words seen before. */
 typedef struct fm_bpe_scratch fm_bpe_scratch_t;
 /** @param text_bytes  of all that will be encoded: short texts get no cache. */

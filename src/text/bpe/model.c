@@ -17,7 +17,8 @@
 #define NO_RANK UINT32_MAX
 #define SCAN_MAX 48        /* symbols; more goes to the heap */
 #define DIRECT_CHARS 0x800 /* characters looked up by index */
-#define CACHE_SLOTS 16384  /* power of two; a full table starts over */
+#define SPACE_BYTES (sizeof(FM_BPE_SPACE) - 1)
+#define CACHE_SLOTS 16384 /* power of two; a full table starts over */
 #define CACHE_WORDS (CACHE_SLOTS / 2)
 #define CACHE_WORD_MAX 64     /* bytes of a cached word */
 #define CACHE_FROM_BYTES 4096 /* shorter texts hardly repeat themselves */
@@ -38,6 +39,7 @@ struct fm_bpe_model {
     bool byte_fallback;
     bool fuse_unk;
     bool ignore_merges;
+    bool joins_spaces; /* see fm_bpe_model_cuts() */
 };
 
 /* --- reading ---------------------------------------------------------------
@@ -84,6 +86,11 @@ static bool merge_parts(const fm_json_t *entry, const char **left,
     return *left_len > 0 && *right_len > 0;
 }
 
+static bool begins_with_space(const char *text, size_t len)
+{
+    return len >= SPACE_BYTES && memcmp(text, FM_BPE_SPACE, SPACE_BYTES) == 0;
+}
+
 static fm_status_t merge_load(fm_bpe_model_t *model, const fm_json_t *entry,
                               size_t index, fm_buf_t *joined, fm_error_t *err)
 {
@@ -114,6 +121,11 @@ static fm_status_t merge_load(fm_bpe_model_t *model, const fm_json_t *entry,
         return fm_error_set(err, FM_ERR_INVALID,
                             "model.merges[%zu]: \"%.*s\" is not in model.vocab",
                             index, (int)(len < 64 ? len : 64), part);
+    }
+    if (begins_with_space(right, right_len) &&
+        !(left_len >= SPACE_BYTES &&
+          begins_with_space(left + left_len - SPACE_BYTES, SPACE_BYTES))) {
+        model->joins_spaces = true;
     }
     struct merge *slot = merge_slot(model, a, b);
     if (slot->rank != NO_RANK) {
@@ -227,6 +239,13 @@ void *fm_bpe_model_destroy(fm_bpe_model_t *model)
         free(model);
     }
     return NULL;
+}
+
+bool fm_bpe_model_cuts(const fm_bpe_model_t *model)
+{
+    /* unknown characters join, too: it has to be a known one */
+    return !model->joins_spaces && !model->ignore_merges &&
+           fm_bpe_vocab_find(model->vocab, FM_BPE_SPACE, SPACE_BYTES) >= 0;
 }
 
 /* --- working memory --------------------------------------------------------

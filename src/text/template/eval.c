@@ -16,7 +16,7 @@ typedef fm_template_args_t args_t;
 bool fm_template_enter(state_t *state, size_t at)
 {
     state->at = at;
-    if (++state->steps > FM_TEMPLATE_STEPS_MAX) {
+    if (state->steps >= FM_TEMPLATE_STEPS_MAX) {
         fm_template_fail(state, FM_ERR_LIMIT,
                          "more than %u steps: a loop without end?",
                          FM_TEMPLATE_STEPS_MAX);
@@ -27,6 +27,7 @@ bool fm_template_enter(state_t *state, size_t at)
     if (state->failed) {
         return false;
     }
+    state->steps++;
     state->depth++;
     return true;
 }
@@ -227,6 +228,13 @@ static value_t compare_eval(state_t *state, const node_t *node)
     for (; node && !state->failed; node = node->c) {
         value_t b = fm_template_eval(state, node->b);
         state->at = node->at;
+        if (a.type == b.type) {
+            fm_template_charge(state,
+                               a.type == FM_TPL_STRING ? a.str->len
+                               : a.type == FM_TPL_LIST ? 256 * a.list->count
+                               : a.type == FM_TPL_DICT ? 256 * a.dict->count
+                                                       : 0);
+        }
         if (state->failed || !compare(state, node->op, a, b)) {
             return fm_template_bool(false);
         }
@@ -273,6 +281,7 @@ static value_t slice_eval(state_t *state, const node_t *node)
                          fm_template_type_name(of));
         return of;
     }
+    fm_template_charge(state, text ? 3 * of.str->len : of.list->count);
     int64_t count = text ? (int64_t)fm_utf8_count(of.str->data, of.str->len)
                          : (int64_t)of.list->count;
     value_t by =

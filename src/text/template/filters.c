@@ -236,6 +236,7 @@ static value_t filter_length(state_t *state, value_t value, const args_t *args)
 {
     (void)args;
     if (value.type == FM_TPL_STRING) {
+        fm_template_charge(state, value.str->len);
         return fm_template_int(
             (int64_t)fm_utf8_count(value.str->data, value.str->len));
     }

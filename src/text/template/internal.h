@@ -260,6 +260,8 @@ typedef struct fm_template_args {
 /** Record the first failure at state->at. */
 void fm_template_fail(fm_template_state_t *state, fm_status_t status,
                       const char *format, ...) FM_PRINTF(3, 4);
+/** Count work on @p bytes as steps, so that big values cost what they take. */
+void fm_template_charge(fm_template_state_t *state, size_t bytes);
 /** Memory of the rendering; NULL (and failed) past the limit. */
 void *fm_template_alloc(fm_template_state_t *state, size_t bytes);
 

@@ -154,6 +154,8 @@ static value_t str_find(state_t *state, value_t value, const args_t *args)
     const str_t *part = fm_template_arg_str(state, args, 0, "sub", true);
     size_t at = part ? fm_template_find(value.str, part, 0) : 0;
 
+    fm_template_charge(state, 2 * value.str->len);
+
     return fm_template_int(
         at > value.str->len ? -1 : (int64_t)fm_utf8_count(value.str->data, at));
 }
@@ -163,6 +165,7 @@ static value_t str_count(state_t *state, value_t value, const args_t *args)
     const str_t *part = fm_template_arg_str(state, args, 0, "sub", true);
     int64_t count = 0;
 
+    fm_template_charge(state, value.str->len);
     for (size_t at = 0; part && part->len > 0; count++) {
         at = fm_template_find(value.str, part, at);
         if (at > value.str->len) {
@@ -414,7 +417,9 @@ static value_t function_strftime(state_t *state, const args_t *args)
                              directive ? directive : ' ');
         }
     }
-    if (!state->failed) {
+    if (text.failed) {
+        fm_template_fail(state, FM_ERR_NO_MEMORY, "out of memory");
+    } else if (!state->failed) {
         value = fm_template_text(state, fm_buf_cstr(&text));
     }
     fm_buf_fini(&text);

@@ -42,6 +42,7 @@ value_t fm_template_strip(state_t *state, const str_t *str, const str_t *chars,
     size_t end = str->len;
     size_t bytes = 0;
 
+    fm_template_charge(state, str->len);
     while (left && begin < end) {
         (void)fm_utf8_decode(str->data + begin, &bytes);
         if (!is_one_of(str, begin, bytes, chars)) {

@@ -28,6 +28,18 @@ void fm_template_fail(state_t *state, fm_status_t status, const char *format,
     va_end(args);
 }
 
+void fm_template_charge(state_t *state, size_t bytes)
+{
+    size_t steps = bytes / 256;
+
+    if (steps > FM_TEMPLATE_STEPS_MAX - state->steps) {
+        fm_template_fail(state, FM_ERR_LIMIT, "more than %u steps",
+                         FM_TEMPLATE_STEPS_MAX);
+    } else {
+        state->steps += (unsigned)steps;
+    }
+}
+
 void *fm_template_alloc(state_t *state, size_t bytes)
 {
     void *block = fm_template_arena_alloc(&state->arena, bytes);
@@ -468,10 +480,12 @@ bool fm_template_contains(state_t *state, value_t all, value_t one)
     switch (all.type) {
     case FM_TPL_STRING:
         if (one.type == FM_TPL_STRING) {
+            fm_template_charge(state, all.str->len);
             return fm_template_find(all.str, one.str, 0) <= all.str->len;
         }
         break;
     case FM_TPL_LIST:
+        fm_template_charge(state, 64 * all.list->count);
         for (size_t i = 0; i < all.list->count; i++) {
             if (fm_template_equal(all.list->items[i], one)) {
                 return true;
@@ -555,6 +569,7 @@ value_t fm_template_get(state_t *state, value_t value, value_t key)
         if (key.type == FM_TPL_INT) {
             const fm_template_str_t *str = value.str;
             size_t count = fm_utf8_count(str->data, str->len);
+            fm_template_charge(state, 2 * str->len);
             size_t at = index_of(key.integer, count);
             if (at < count) {
                 return fm_template_slice_of(
