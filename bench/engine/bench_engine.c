@@ -146,7 +146,7 @@ static fm_status_t embed_step(struct subject *s, size_t *tokens_out,
     return rc;
 }
 
-/* A prompt for each adapter: together, or one after the other. */
+/* A short prompt for each adapter: together, or one after the other. */
 static fm_status_t adapters_run(struct subject *s, bool together,
                                 size_t *tokens_out, fm_error_t *err)
 {
@@ -155,9 +155,8 @@ static fm_status_t adapters_run(struct subject *s, bool together,
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < ADAPTERS; i++) {
-        prompts[i] = (fm_engine_prompt_t){.tokens = tokens[i],
-                                          .count = s->shape->prompt,
-                                          .adapter = s->adapters[i]};
+        prompts[i] = (fm_engine_prompt_t){
+            .tokens = tokens[i], .count = 8, .adapter = s->adapters[i]};
     }
     *tokens_out = ADAPTERS * fresh;
     if (together) {

@@ -125,6 +125,9 @@ void fm_engine_cpu_linear_strided(float *out, size_t ldo, const float *x,
 {
     size_t c = 0;
 
+    for (; rows == 1 && k <= 64 && c + 16 <= n; c += 16) {
+        tile(out + c, ldo, x, weight + c * k, k, add, 1, 16);
+    }
     for (; rows < 4 && c + 8 <= n; c += 8) {
         strip(out + c, ldo, x, weight + c * k, rows, k, add, 8);
     }
