@@ -4,7 +4,7 @@
  * embedding on one thread, beside PyTorch doing the same in turns; and of
  * serving many adapters and common prefixes, beside ourselves without.  CPU
  * time: what else the machine does counts for neither side.
- * usage: bench_engine [ROUNDS]
+ * usage: bench_engine [ROUNDS [SHAPE]]
  */
 #include <spawn.h>
 #include <stdio.h>
@@ -448,8 +448,8 @@ int main(int argc, char **argv)
     fm_status_t rc = FM_OK;
     fm_rng_t rng;
 
-    if (argc > 2 || rounds < 1 || rounds > FM_BENCH_ROUNDS_MAX) {
-        (void)fprintf(stderr, "usage: bench_engine [ROUNDS]\n");
+    if (argc > 3 || rounds < 1 || rounds > FM_BENCH_ROUNDS_MAX) {
+        (void)fprintf(stderr, "usage: bench_engine [ROUNDS [SHAPE]]\n");
         return 2;
     }
     fm_rng_init(&rng, 1);
@@ -464,7 +464,9 @@ int main(int argc, char **argv)
         goto out;
     }
     for (size_t i = 0; rc >= 0 && i < FM_COUNT_OF(shapes); i++) {
-        rc = shape_bench(&shapes[i], be, rounds, &peer, &err);
+        if (argc < 3 || strcmp(argv[2], shapes[i].name) == 0) {
+            rc = shape_bench(&shapes[i], be, rounds, &peer, &err);
+        }
     }
 out:
     if (rc < 0) {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/map.h"
 #include "base/mem.h"
 #include "cli/cli.h"
 #include "role/launch/launch.h"
@@ -252,32 +253,46 @@ static void print_row(fm_cas_t *cas, const char *name,
     fm_model_manifest_fini(&manifest);
 }
 
+static fm_status_t print_named(fm_model_library_t *library, fm_map_t *named,
+                               fm_error_t *err)
+{
+    fm_json_t *names = NULL;
+    fm_status_t rc = fm_model_names(library, &names, err);
+
+    for (size_t i = 0; rc >= 0 && i < fm_json_len(names); i++) {
+        const char *name = fm_json_str(fm_json_at(names, i));
+        fm_digest_t digest;
+        if ((rc = fm_model_name_get(library, name, &digest, err)) >= 0 &&
+            (rc = fm_map_put(named, &digest, 1, err)) >= 0) {
+            print_row(fm_model_library_cas(library), name, &digest);
+        }
+    }
+    fm_json_drop(names);
+    return rc;
+}
+
 static fm_status_t print_all(fm_model_library_t *library, bool unnamed,
                              fm_error_t *err)
 {
     fm_cas_t *cas = fm_model_library_cas(library);
-    fm_json_t *names = NULL;
+    fm_map_t *named = fm_map_create();
     fm_digest_t *digests = NULL;
     size_t count = 0;
-    fm_status_t rc = fm_model_names(library, &names, err);
+    fm_status_t rc = FM_OK;
 
     (void)printf("%-24s %-8s %14s %-5s %14s %s\n", "name", "kind", "parameters",
                  "dtype", "bytes", "digest");
-    for (size_t i = 0; rc >= 0 && i < fm_json_len(names); i++) {
-        const char *name = fm_json_str(fm_json_at(names, i));
-        fm_digest_t digest;
-        if ((rc = fm_model_name_get(library, name, &digest, err)) >= 0) {
-            print_row(cas, name, &digest);
-        }
-    }
+    rc = named ? print_named(library, named, err) : fm_no_memory(err);
     if (rc >= 0 && unnamed) {
         rc = fm_model_manifests(cas, &digests, &count, err);
     }
     for (size_t i = 0; rc >= 0 && i < count; i++) {
-        print_row(cas, "-", &digests[i]);
+        if (!fm_map_get(named, &digests[i])) {
+            print_row(cas, "-", &digests[i]);
+        }
     }
     free(digests);
-    fm_json_drop(names);
+    fm_map_destroy(named);
     return rc;
 }
 

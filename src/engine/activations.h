@@ -47,8 +47,8 @@ struct fm_engine_pass {
     fm_engine_pack_t pack;
     size_t pack_capacity;
     int32_t *offsets;  /* device [pack_capacity + 1] */
-    int32_t *ids;      /* device [3, capacity]: tokens, positions, slots */
-    int32_t *host_ids; /* host [3, capacity] */
+    int32_t *ids;      /* device [2, capacity]: tokens, positions */
+    int32_t *host_ids; /* host [2, capacity] */
 
     struct fm_engine_layer_kept *kept; /* [layers + 1]; only x in the last;
                                           layers may share what is not kept */
@@ -73,8 +73,7 @@ struct fm_engine_pass {
 };
 
 /* Fill kept[l] from kept[l].x: the layer but for its last product.  The same
- * bits each time.  @p cache: NULL, or receives keys and values. */
-void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l,
-                          const fm_engine_cache_t *cache);
+ * bits each time. */
+void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l);
 
 #endif

@@ -91,7 +91,7 @@ fm_status_t fm_engine_pass_backward(fm_engine_pass_t *pass, float *grads,
                           pass->hidden_rstd, pass->rows, c->hidden_size);
     for (size_t l = layers; l-- > 0;) {
         if (pass->checkpoint && l + 1 < layers) { /* the last is still there */
-            fm_engine_layer_fill(pass, l, NULL);
+            fm_engine_layer_fill(pass, l);
         }
         mlp_backward(pass, l, grads);
         attention_backward(pass, l, grads);

@@ -265,6 +265,9 @@ typedef struct work {
     size_t count;
     size_t tokens; /* of the completions */
     double advantage_squares;
+    fm_engine_metrics_t *m;
+    size_t next;  /* of the chosen: whose rows are due */
+    size_t token; /* of its completion */
 } work_t;
 
 static const fm_engine_kept_rollout_t *chosen_at(const work_t *work, size_t i)
@@ -296,17 +299,6 @@ static fm_status_t rollout_add(fm_engine_micro_t *micro, const void *ctx,
                                rollout->count, true, err);
 }
 
-/* Log-probs, entropies and values of the rows: the one code path of the old
- * policy and the new. */
-static fm_status_t policy_run(fm_engine_experience_t *e, fm_error_t *err)
-{
-    fm_status_t rc = fm_engine_micro_logprobs(e->trainer, true, false, err);
-
-    return rc < 0 || !e->values
-               ? rc
-               : fm_engine_micro_values(e->trainer, false, err);
-}
-
 /* Keep what was just run as the old policy's. */
 static fm_status_t old_keep(const work_t *work, const fm_engine_micro_t *micro,
                             size_t first, fm_error_t *err)
@@ -332,14 +324,18 @@ static fm_status_t old_keep(const work_t *work, const fm_engine_micro_t *micro,
     return FM_OK;
 }
 
+/* The same operations as a step's, so that the first ratio is exactly 1. */
 static fm_status_t old_loss(fm_engine_trainer_t *trainer, void *ctx,
                             size_t first, fm_engine_metrics_t *m,
                             fm_error_t *err)
 {
     work_t *work = ctx;
-    fm_status_t rc = policy_run(work->e, err);
+    fm_status_t rc = fm_engine_micro_logprobs(trainer, true, false, err);
 
     (void)m;
+    if (rc >= 0 && work->e->values) {
+        rc = fm_engine_micro_values(trainer, false, err);
+    }
     return rc < 0 ? rc : old_keep(work, &trainer->micro, first, err);
 }
 
@@ -402,13 +398,17 @@ static void policy_loss(const fm_engine_experience_t *e,
 }
 
 /* Row @p i of the micro-batch; false when its loss is not finite. */
-static bool row_loss(work_t *work, fm_engine_micro_t *micro, size_t i,
-                     fm_engine_rl_row_t *row, fm_engine_metrics_t *m)
+static bool row_loss(work_t *work, size_t i, fm_engine_rl_row_t *row)
 {
-    const fm_engine_experience_t *e = work->e;
+    fm_engine_experience_t *e = work->e;
+    fm_engine_micro_t *micro = &e->trainer->micro;
+    fm_engine_metrics_t *m = work->m;
     double entropy = (double)micro->entropy[i];
     double a = (double)e->advantages[row->index];
 
+    if (e->on_policy) {
+        e->saved[row->index] = micro->logp[i];
+    }
     row->logp = (double)micro->logp[i];
     row->value = e->values ? (double)micro->values[i] : 0;
     row->loss = -e->entropy_coef * entropy;
@@ -423,39 +423,49 @@ static bool row_loss(work_t *work, fm_engine_micro_t *micro, size_t i,
     return isfinite(m->loss) && isfinite(row->slope) && isfinite(m->ratio_max);
 }
 
+/* The loss of some rows, as soon as the head knows them; they come in order. */
+static fm_status_t rows_loss(void *ctx, size_t first, size_t count,
+                             fm_error_t *err)
+{
+    work_t *work = ctx;
+    fm_engine_experience_t *e = work->e;
+    double share = 1 / (double)work->tokens;
+
+    for (size_t i = first; i < first + count; i++) {
+        const fm_engine_kept_rollout_t *rollout = chosen_at(work, work->next);
+        double mean = 1 / ((double)work->count * (double)rollout->count);
+        fm_engine_rl_row_t row = {.index = rollout->row + work->token,
+                                  .share = share,
+                                  .weight = e->per_completion ? mean : share};
+        if (!row_loss(work, i, &row)) {
+            return fm_engine_loss_refuse(e->trainer, "rollout",
+                                         work->chosen[work->next], err);
+        }
+        if (++work->token == rollout->count) {
+            work->next++;
+            work->token = 0;
+        }
+    }
+    return FM_OK;
+}
+
 static fm_status_t new_loss(fm_engine_trainer_t *trainer, void *ctx,
                             size_t first, fm_engine_metrics_t *m,
                             fm_error_t *err)
 {
-    fm_engine_micro_t *micro = &trainer->micro;
     work_t *work = ctx;
-    fm_engine_experience_t *e = work->e;
-    double share = 1 / (double)work->tokens;
-    fm_status_t rc = policy_run(e, err);
-    size_t i = 0;
+    bool values = work->e->values;
+    fm_status_t rc =
+        values ? fm_engine_micro_values(trainer, false, err) : FM_OK;
 
-    if (rc >= 0 && e->on_policy) {
-        rc = old_keep(work, micro, first, err);
-    }
-    for (size_t s = first; rc >= 0 && i < micro->rows.count; s++) {
-        const fm_engine_kept_rollout_t *rollout = chosen_at(work, s);
-        double mean = 1 / ((double)work->count * (double)rollout->count);
-        for (size_t t = 0; t < rollout->count; t++, i++) {
-            fm_engine_rl_row_t row = {.index = rollout->row + t,
-                                      .share = share,
-                                      .weight =
-                                          e->per_completion ? mean : share};
-            if (!row_loss(work, micro, i, &row, m)) {
-                return fm_engine_loss_refuse(trainer, "rollout",
-                                             work->chosen[s], err);
-            }
-        }
-    }
-    if (rc < 0 || (rc = fm_engine_micro_logprobs(trainer, e->entropy_coef > 0,
-                                                 true, err)) < 0) {
+    work->m = m;
+    work->next = first;
+    work->token = 0;
+    if (rc < 0 ||
+        (rc = fm_engine_micro_policy(trainer, rows_loss, work, err)) < 0) {
         return rc;
     }
-    return e->values ? fm_engine_micro_values(trainer, true, err) : FM_OK;
+    return values ? fm_engine_micro_values(trainer, true, err) : FM_OK;
 }
 
 fm_status_t fm_engine_experience_step(fm_engine_experience_t *experience,

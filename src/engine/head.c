@@ -62,29 +62,27 @@ static void chunk_backward(fm_engine_pass_t *pass, size_t count, float *grads)
                      count, c->hidden_size);
 }
 
-/* One chunk from row @p i on: log-probs, entropy, gradients. */
-static fm_status_t chunk_run(fm_engine_pass_t *pass,
-                             const fm_engine_head_t *head, size_t i, size_t n,
-                             float *grads, fm_error_t *err)
+/* Log-probs and entropies of the logits of a chunk that begins at row @p i;
+ * with @p back the logits become the gradient. */
+static void chunk_measure(fm_engine_pass_t *pass, const fm_engine_head_t *head,
+                          size_t i, size_t n, bool back)
 {
     size_t vocab = fm_engine_model_config(pass->model)->vocab_size;
     const fm_engine_ops_t *ops = pass->be->ops;
-    int32_t *targets = pass->row_ids + pass->chunk;
+    const int32_t *targets = pass->row_ids + pass->chunk;
     float *logp = pass->row_floats;
-    float *scales = head->scales ? logp + pass->chunk : NULL;
+    float *scales = back ? logp + pass->chunk : NULL;
     float *entropy = logp + 2 * pass->chunk;
-    float *entropy_scales = head->scales ? logp + 3 * pass->chunk : NULL;
+    float *entropy_scales = back ? logp + 3 * pass->chunk : NULL;
 
-    chunk_logits(pass, head->rows + i, n);
-    ops->upload(pass->be, targets, head->targets + i, n * sizeof(*targets));
-    if (scales) {
+    if (back) {
         ops->upload(pass->be, scales, head->scales + i, n * sizeof(*scales));
     }
     if (head->entropy_out) {
-        if (scales && head->entropy_scales) {
+        if (back && head->entropy_scales) {
             ops->upload(pass->be, entropy_scales, head->entropy_scales + i,
                         n * sizeof(*entropy_scales));
-        } else if (scales) {
+        } else if (back) {
             ops->zero(pass->be, entropy_scales, n * sizeof(*entropy_scales));
         }
         ops->logprob_entropy(pass->be, logp, entropy, pass->logits, targets,
@@ -95,7 +93,27 @@ static fm_status_t chunk_run(fm_engine_pass_t *pass,
         ops->logprob(pass->be, logp, pass->logits, targets, scales, n, vocab);
     }
     ops->download(pass->be, head->logp_out + i, logp, n * sizeof(*logp));
-    if (scales) {
+}
+
+static fm_status_t chunk_run(fm_engine_pass_t *pass,
+                             const fm_engine_head_t *head, size_t i, size_t n,
+                             float *grads, fm_error_t *err)
+{
+    const fm_engine_ops_t *ops = pass->be->ops;
+    fm_status_t rc = FM_OK;
+
+    chunk_logits(pass, head->rows + i, n);
+    ops->upload(pass->be, pass->row_ids + pass->chunk, head->targets + i,
+                n * sizeof(*head->targets));
+    if (head->slope) {
+        chunk_measure(pass, head, i, n, false);
+        if ((rc = ops->sync(pass->be, err)) < 0 ||
+            (rc = head->slope(head->ctx, i, n, err)) < 0) {
+            return rc;
+        }
+    }
+    chunk_measure(pass, head, i, n, head->scales != NULL);
+    if (head->scales) {
         chunk_backward(pass, n, grads);
     }
     return ops->sync(pass->be, err);

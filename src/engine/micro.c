@@ -120,7 +120,7 @@ static fm_status_t micro_forward(fm_engine_trainer_t *trainer, bool dropout,
                                      .offsets = micro->offsets.ids,
                                      .count = fm_engine_micro_sequences(micro)};
     fm_engine_pass_set_dropout(trainer->pass, dropout ? &stream : NULL);
-    return fm_engine_pass_forward(trainer->pass, &batch, NULL, NULL, err);
+    return fm_engine_pass_forward(trainer->pass, &batch, err);
 }
 
 fm_status_t fm_engine_micro_logprobs(fm_engine_trainer_t *trainer, bool entropy,
@@ -134,6 +134,26 @@ fm_status_t fm_engine_micro_logprobs(fm_engine_trainer_t *trainer, bool entropy,
         .entropy_scales = back && entropy ? micro->entropy_scales : NULL,
         .logp_out = micro->logp,
         .entropy_out = entropy ? micro->entropy : NULL};
+
+    return fm_engine_pass_logprobs(trainer->pass, &head, micro->rows.count,
+                                   trainer->model_grads, err);
+}
+
+fm_status_t fm_engine_micro_policy(fm_engine_trainer_t *trainer,
+                                   fm_status_t (*slope)(void *ctx, size_t first,
+                                                        size_t count,
+                                                        fm_error_t *err),
+                                   void *ctx, fm_error_t *err)
+{
+    fm_engine_micro_t *micro = &trainer->micro;
+    const fm_engine_head_t head = {.rows = micro->rows.ids,
+                                   .targets = micro->targets.ids,
+                                   .scales = micro->scales,
+                                   .entropy_scales = micro->entropy_scales,
+                                   .logp_out = micro->logp,
+                                   .entropy_out = micro->entropy,
+                                   .slope = slope,
+                                   .ctx = ctx};
 
     return fm_engine_pass_logprobs(trainer->pass, &head, micro->rows.count,
                                    trainer->model_grads, err);

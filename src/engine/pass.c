@@ -90,7 +90,7 @@ static fm_status_t arena_reach(fm_engine_pass_t *pass, size_t rows,
     free(pass->host_ids);
     pass->capacity = 0;
     size_t floats = carve_all(pass, NULL, rows);
-    size_t id_bytes = 3 * rows * sizeof(int32_t);
+    size_t id_bytes = 2 * rows * sizeof(int32_t);
     pass->arena = ops->alloc(pass->be, floats * sizeof(float));
     pass->ids = ops->alloc(pass->be, id_bytes);
     pass->host_ids = fm_malloc(id_bytes);
@@ -215,8 +215,7 @@ static fm_status_t sequence_check(const fm_engine_config_t *config,
 
 /* Check the batch, make room for it, bring ids to the device. */
 static fm_status_t batch_load(fm_engine_pass_t *pass,
-                              const fm_engine_batch_t *batch,
-                              const int32_t *slots, fm_error_t *err)
+                              const fm_engine_batch_t *batch, fm_error_t *err)
 {
     const fm_engine_config_t *config = fm_engine_model_config(pass->model);
     fm_status_t rc = FM_OK;
@@ -250,11 +249,10 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
     for (size_t s = 0; s < batch->count; s++) {
         for (int32_t i = batch->offsets[s]; i < batch->offsets[s + 1]; i++) {
             pass->host_ids[rows + (size_t)i] = i - batch->offsets[s];
-            pass->host_ids[2 * rows + (size_t)i] = slots ? slots[s] : 0;
         }
     }
     pass->be->ops->upload(pass->be, pass->ids, pass->host_ids,
-                          3 * rows * sizeof(int32_t));
+                          2 * rows * sizeof(int32_t));
     pass->be->ops->upload(pass->be, pass->offsets, batch->offsets,
                           (batch->count + 1) * sizeof(int32_t));
     pass->pack = (fm_engine_pack_t){
@@ -263,8 +261,7 @@ static fm_status_t batch_load(fm_engine_pass_t *pass,
     return FM_OK;
 }
 
-void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l,
-                          const fm_engine_cache_t *cache)
+void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const float *w = fm_engine_model_data(pass->model) + pass->at.first_layer +
@@ -287,7 +284,6 @@ void fm_engine_layer_fill(fm_engine_pass_t *pass, size_t l,
                                &heads);
     }
     ops->rope(be, k->qkv, pass->rotary.table, positions, n, &heads, false);
-    (void)cache;
     ops->attention_forward(be, k->mixed, k->lse, k->qkv, &pass->pack, &heads);
     ops->copy(be, k->mid, k->x, n * hidden * sizeof(float));
     fm_engine_project(pass, l, FM_ENGINE_O, k->mid, k->mixed, true);
@@ -314,13 +310,12 @@ static void layer_finish(fm_engine_pass_t *pass, size_t l)
 
 fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
                                    const fm_engine_batch_t *batch,
-                                   const fm_engine_cache_t *caches,
-                                   const int32_t *slots, fm_error_t *err)
+                                   fm_error_t *err)
 {
     const fm_engine_config_t *c = fm_engine_model_config(pass->model);
     const float *w = fm_engine_model_data(pass->model);
     const fm_engine_ops_t *ops = pass->be->ops;
-    fm_status_t rc = batch_load(pass, batch, slots, err);
+    fm_status_t rc = batch_load(pass, batch, err);
 
     if (rc < 0) {
         return rc;
@@ -328,7 +323,7 @@ fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
     ops->gather(pass->be, pass->kept[0].x, w + pass->at.embedding, pass->ids,
                 pass->rows, c->hidden_size);
     for (size_t l = 0; l < c->num_hidden_layers; l++) {
-        fm_engine_layer_fill(pass, l, caches ? &caches[l] : NULL);
+        fm_engine_layer_fill(pass, l);
         layer_finish(pass, l);
     }
     ops->rmsnorm_forward(pass->be, pass->hidden, pass->hidden_rstd,

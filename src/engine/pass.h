@@ -77,16 +77,12 @@ void fm_engine_pass_set_dropout(fm_engine_pass_t *pass,
 
 /**
  * Run the layers; the final hidden states stay in the pass.
- * @param caches  NULL, or per layer a cache that receives keys and values.
- * @param slots   host [batch->count]: slot of each sequence in the caches.
  * @retval FM_ERR_INVALID  a token outside the vocabulary, an empty sequence.
  * @retval FM_ERR_LIMIT    a sequence beyond max_position_embeddings, a batch
  *                         beyond FM_ENGINE_BATCH_TOKENS.
  */
 FM_MUST_USE fm_status_t fm_engine_pass_forward(fm_engine_pass_t *pass,
                                                const fm_engine_batch_t *batch,
-                                               const fm_engine_cache_t *caches,
-                                               const int32_t *slots,
                                                fm_error_t *err);
 
 /** What of the head is wanted; all arrays are of the host, one element a row.
@@ -98,6 +94,12 @@ typedef struct fm_engine_head {
     const float *entropy_scales; /**< NULL: zeros; only with the other two */
     float *logp_out;
     float *entropy_out; /**< of the whole distribution; NULL: not wanted */
+    /** Fills the scales of rows @p first … once their log-probs (and entropies)
+     *  are known: a loss of rows costs one product with the head, not two.
+     *  NULL: the scales are there. */
+    fm_status_t (*slope)(void *ctx, size_t first, size_t count,
+                         fm_error_t *err);
+    void *ctx;
 } fm_engine_head_t;
 
 /**

@@ -8,7 +8,8 @@
  * values) of the policy that is about to be trained, the advantages, and the
  * order of its gradient steps.  Old log-probabilities are computed when the
  * experience is made, in the very micro-batches of the first epoch, so the
- * ratio of its first step is exactly 1.
+ * ratio of its first step is exactly 1.  (GRPO with one step an iteration
+ * finds them in that step: a whole pass less.)
  *
  *     create_ppo() or create_grpo(); while (next()) step(); destroy()
  *

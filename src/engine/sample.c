@@ -97,14 +97,26 @@ fm_status_t fm_engine_seen_add(fm_engine_seen_t *seen, size_t vocab,
     return FM_OK;
 }
 
+/* The first of the largest; with a NaN among them any. */
+FM_VEC_CLONES
 static size_t best_of(const float *logits, size_t vocab)
 {
-    size_t best = 0;
+    vec_t best = vec_set(-INFINITY);
+    float max = -INFINITY;
+    size_t i = 0;
 
-    for (size_t i = 1; i < vocab; i++) {
-        best = logits[i] > logits[best] ? i : best;
+    for (; i + FM_VEC_LANES <= vocab; i += FM_VEC_LANES) {
+        best = vec_max(best, vec_load(logits + i));
     }
-    return best;
+    for (size_t lane = 0; lane < FM_VEC_LANES; lane++) {
+        max = best[lane] > max ? best[lane] : max;
+    }
+    for (; i < vocab; i++) {
+        max = logits[i] > max ? logits[i] : max;
+    }
+    for (i = 0; i + 1 < vocab && logits[i] != max; i++) {
+    }
+    return i;
 }
 
 /* weights = exp((logits − max) · rate), 0 far below; returns their sum.  The

@@ -119,7 +119,7 @@ fm_status_t fm_engine_score(fm_engine_scorer_t *scorer,
     const int32_t offsets[2] = {0, (int32_t)total};
     const fm_engine_batch_t batch = {
         .tokens = scorer->tokens, .offsets = offsets, .count = 1};
-    rc = fm_engine_pass_forward(scorer->pass, &batch, NULL, NULL, err);
+    rc = fm_engine_pass_forward(scorer->pass, &batch, err);
     if (rc < 0 ||
         (rc = fm_engine_pass_head(scorer->pass, rows, input->completion, NULL,
                                   completion, NULL, scorer->logp, err)) < 0) {
@@ -160,7 +160,7 @@ static fm_status_t text_forward(fm_engine_scorer_t *scorer,
     const int32_t offsets[2] = {0, (int32_t)count};
     const fm_engine_batch_t batch = {
         .tokens = tokens, .offsets = offsets, .count = 1};
-    return fm_engine_pass_forward(scorer->pass, &batch, NULL, NULL, err);
+    return fm_engine_pass_forward(scorer->pass, &batch, err);
 }
 
 static fm_status_t finite_check(double value, const char *what, fm_error_t *err)

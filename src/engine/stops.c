@@ -10,6 +10,7 @@
 
 struct fm_engine_stops {
     const fm_engine_generate_options_t *options;
+    fm_engine_stream_t *stream;
     fm_buf_t text;
     size_t longest; /* stop text */
     bool stopped;
@@ -29,6 +30,12 @@ fm_status_t fm_engine_stops_create(const fm_engine_generate_options_t *options,
         size_t len = strlen(options->stop_texts[i]);
         stops->longest = len > stops->longest ? len : stops->longest;
     }
+    fm_status_t rc =
+        fm_engine_stream_create(options->tokenizer, &stops->stream, err);
+    if (rc < 0) {
+        fm_engine_stops_destroy(stops);
+        return rc;
+    }
     *stops_out = stops;
     return FM_OK;
 }
@@ -36,6 +43,7 @@ fm_status_t fm_engine_stops_create(const fm_engine_generate_options_t *options,
 fm_engine_stops_t *fm_engine_stops_destroy(fm_engine_stops_t *stops)
 {
     if (stops) {
+        fm_engine_stream_destroy(stops->stream);
         fm_buf_fini(&stops->text);
         free(stops);
     }
@@ -66,9 +74,14 @@ static void search(fm_engine_stops_t *stops, size_t before)
 fm_status_t fm_engine_stops_add(fm_engine_stops_t *stops, int32_t token,
                                 bool *stopped_out, fm_error_t *err)
 {
+    const fm_engine_tokenizer_t *tokenizer = stops->options->tokenizer;
     size_t before = stops->text.len;
-    fm_status_t rc = fm_engine_tokenizer_decode_utf8(
-        stops->options->tokenizer, &token, 1, &stops->text, err);
+    fm_status_t rc = FM_OK;
+
+    /* a model may have more rows than its tokenizer has tokens: no text */
+    if (token < fm_engine_tokenizer_vocab_size(tokenizer)) {
+        rc = fm_engine_stream_add(stops->stream, token, &stops->text, err);
+    }
 
     if (rc >= 0) {
         search(stops, before);
@@ -81,8 +94,10 @@ fm_status_t fm_engine_stops_finish(fm_engine_stops_t *stops, bool *stopped_out,
                                    fm_error_t *err)
 {
     size_t before = stops->text.len;
-    fm_status_t rc = FM_OK;
-    (void)err;
+    fm_status_t rc =
+        stops->stopped
+            ? FM_OK
+            : fm_engine_stream_finish(stops->stream, &stops->text, err);
 
     if (rc >= 0 && !stops->stopped) {
         search(stops, before);

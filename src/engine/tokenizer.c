@@ -227,6 +227,14 @@ int32_t fm_engine_tokenizer_vocab_size(const fm_engine_tokenizer_t *tokenizer)
     return tokenizer->vocab_size;
 }
 
+void fm_engine_tokenizer_reach(fm_engine_tokenizer_t *tokenizer,
+                               int32_t vocab_size)
+{
+    if (vocab_size > tokenizer->vocab_size) {
+        tokenizer->vocab_size = vocab_size;
+    }
+}
+
 int32_t fm_engine_tokenizer_bos(const fm_engine_tokenizer_t *tokenizer)
 {
     return tokenizer->bos;

@@ -105,6 +105,11 @@ fm_engine_tokenizer_destroy(fm_engine_tokenizer_t *tokenizer);
 
 /** Ids are below this; a model needs vocab_size of at least as much. */
 int32_t fm_engine_tokenizer_vocab_size(const fm_engine_tokenizer_t *tokenizer);
+/** Let ids go up to @p vocab_size, those beyond its own vocabulary unused: a
+ *  model's is often padded, and the model may give such an id.  Before the
+ *  tokenizer is shared. */
+void fm_engine_tokenizer_reach(fm_engine_tokenizer_t *tokenizer,
+                               int32_t vocab_size);
 /** The id that begins, ends (the first of them), pads a sequence; -1: none. */
 int32_t fm_engine_tokenizer_bos(const fm_engine_tokenizer_t *tokenizer);
 int32_t fm_engine_tokenizer_eos(const fm_engine_tokenizer_t *tokenizer);

@@ -15,6 +15,8 @@
  * bits, dropout included, so a run resumed from a saved state equals one never
  * interrupted.
  *
+ * docs/spec/training.md states what every method computes.
+ *
  * Threads: as its model.
  */
 #ifndef FM_ENGINE_TRAIN_H

@@ -110,6 +110,13 @@ FM_MUST_USE fm_status_t fm_engine_micro_last(fm_engine_micro_t *micro,
 FM_MUST_USE fm_status_t fm_engine_micro_logprobs(fm_engine_trainer_t *trainer,
                                                  bool entropy, bool back,
                                                  fm_error_t *err);
+/** The same with entropies and the gradient, by the scales and entropy_scales
+ *  that @p slope fills in (see fm_engine_head_t). */
+FM_MUST_USE fm_status_t
+fm_engine_micro_policy(fm_engine_trainer_t *trainer,
+                       fm_status_t (*slope)(void *ctx, size_t first,
+                                            size_t count, fm_error_t *err),
+                       void *ctx, fm_error_t *err);
 /** Scalar head at the rows into micro->values; with @p back by value_scales. */
 FM_MUST_USE fm_status_t fm_engine_micro_values(fm_engine_trainer_t *trainer,
                                                bool back, fm_error_t *err);

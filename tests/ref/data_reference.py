@@ -167,6 +167,22 @@ def tables(out):
         f.create_dataset("over", data=np.array([2**64 - 1], dtype="u8"))
 
 
+def elsewhere(out):
+    """Datasets that lead out of their file: not one of them may be read."""
+    with h5py.File(out / "table_links.h5", "w", libver=("earliest", "v110")) as f:
+        f["link"] = h5py.ExternalLink("table.h5", "/plain")
+        f.create_group("group")["link"] = h5py.ExternalLink("table.h5",
+                                                            "/plain")
+        f.create_dataset("outside", (4,), dtype="u1",
+                         external=[("table.h5", 0, 4)])
+        layout = h5py.VirtualLayout(shape=(2,), dtype="u2")
+        layout[:] = h5py.VirtualSource("table.h5", "plain", shape=(2,))
+        f.create_virtual_dataset("virtual", layout)
+        f["soft"] = h5py.SoftLink("/group")
+        f.create_dataset("loop/a", data=np.arange(2))
+        f["loop/self"] = f["loop"]
+
+
 def main(directory):
     out = pathlib.Path(directory)
     rng = random.Random(20260101)
@@ -176,6 +192,7 @@ def main(directory):
     (out / "data_operators.json").write_text(
         json.dumps(reference, indent=None, separators=(",", ":")) + "\n")
     tables(out)
+    elsewhere(out)
 
 
 if __name__ == "__main__":

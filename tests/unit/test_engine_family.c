@@ -261,8 +261,7 @@ static void test_logits(void)
         FM_ASSERT_OK(
             fm_engine_pass_create(r.model, FM_ENGINE_PASS_INFER, &pass, &r.err),
             &r.err);
-        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r.err),
-                     &r.err);
+        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &r.err), &r.err);
         FM_ASSERT_OK(
             fm_engine_pass_logits(pass, rows, sample->count, got, &r.err),
             &r.err);
@@ -316,8 +315,7 @@ static double gradient(struct reference *r, unsigned flags, float *grads)
         .tokens = p.tokens, .offsets = p.offsets, .count = r->samples.count};
     FM_ASSERT_OK(fm_engine_pass_create(r->model, flags, &pass, &r->err),
                  &r->err);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r->err),
-                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &r->err), &r->err);
     FM_ASSERT_OK(fm_engine_pass_head(pass, p.rows, p.targets, p.scales, p.count,
                                      grads, p.logp, &r->err),
                  &r->err);
@@ -370,8 +368,7 @@ static void adapter_gradient(struct reference *r, unsigned flags,
     fm_engine_pass_set_adapter(pass, adapter);
     fm_engine_pass_set_adapter_grads(pass, grads);
     fm_engine_pass_set_dropout(pass, &dropout);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r->err),
-                 &r->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &r->err), &r->err);
     FM_ASSERT_OK(fm_engine_pass_head(pass, p.rows, p.targets, p.scales, p.count,
                                      NULL, p.logp, &r->err),
                  &r->err);

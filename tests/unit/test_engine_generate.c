@@ -151,8 +151,7 @@ static void test_greedy_follows_forward(void)
         const int32_t offsets[2] = {0, (int32_t)count + FRESH};
         const fm_engine_batch_t batch = {
             .tokens = tokens, .offsets = offsets, .count = 1};
-        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err),
-                     &f.err);
+        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f.err), &f.err);
         FM_ASSERT_OK(
             fm_engine_pass_logits(pass, rows, FRESH, &logits[0][0], &f.err),
             &f.err);
@@ -231,8 +230,7 @@ static void check_frequencies(double temperature, size_t top_k, double top_p)
     const int32_t last[1] = {offsets[1] - 1};
     const fm_engine_batch_t batch = {
         .tokens = d.tokens[1], .offsets = offsets, .count = 1};
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err),
-                 &f.err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f.err), &f.err);
     FM_ASSERT_OK(fm_engine_pass_logits(pass, last, 1, logits, &f.err), &f.err);
     for (size_t v = 0; v < VOCAB; v++) {
         p[v] = exp((double)logits[v] / temperature);

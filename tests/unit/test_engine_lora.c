@@ -16,6 +16,48 @@ enum { TOKENS = 24, LENGTH_A = 15, RANK = 3 };
     "\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", "          \
     "\"up_proj\", \"down_proj\""
 
+/* Whatever a family has besides plain products must not mind an adapter. */
+static const fm_engine_config_t families[] = {
+    {.vocab_size = 40,
+     .hidden_size = 48,
+     .intermediate_size = 76,
+     .num_hidden_layers = 2,
+     .num_attention_heads = 4,
+     .num_key_value_heads = 2,
+     .max_position_embeddings = 96,
+     .attention_bias = true,
+     .mlp_bias = true},
+    {.family = FM_ENGINE_QWEN2, /* biases, a window, tied embeddings */
+     .vocab_size = 40,
+     .hidden_size = 48,
+     .intermediate_size = 76,
+     .num_hidden_layers = 2,
+     .num_attention_heads = 4,
+     .num_key_value_heads = 2,
+     .max_position_embeddings = 96,
+     .sliding_window = 6,
+     .tie_word_embeddings = true},
+    {.family = FM_ENGINE_QWEN3, /* norms of heads; heads wider than hidden */
+     .vocab_size = 40,
+     .hidden_size = 48,
+     .intermediate_size = 76,
+     .num_hidden_layers = 2,
+     .num_attention_heads = 4,
+     .num_key_value_heads = 1,
+     .head_dim = 18,
+     .max_position_embeddings = 96},
+};
+
+static void family_open(struct fixture *f, size_t family, uint64_t seed)
+{
+    *f = (struct fixture){0};
+    FM_ASSERT_OK(fm_engine_backend_create_cpu(&f->be, &f->err), &f->err);
+    FM_ASSERT_OK(
+        fm_engine_model_create(&families[family], f->be, &f->model, &f->err),
+        &f->err);
+    FM_ASSERT_OK(fm_engine_model_init(f->model, seed, &f->err), &f->err);
+}
+
 static fm_status_t parse(const char *text, fm_engine_adapter_config_t *config,
                          fm_error_t *err)
 {
@@ -204,8 +246,7 @@ static void logits_get(struct fixture *f, fm_engine_pass_t *pass,
     const fm_engine_batch_t batch = {
         .tokens = b->tokens, .offsets = b->offsets, .count = 2};
 
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_pass_logits(pass, b->rows, TOKENS, logits, &f->err),
                  &f->err);
 }
@@ -237,7 +278,7 @@ static void merge(struct fixture *f, const fm_engine_adapter_t *adapter,
 
 /* An adapter at its start changes no bit; a trained one is the same as adding
  * it into the weights, whatever part of a fused matrix it is on. */
-static void test_merged(void)
+static void merged_check(size_t family)
 {
     enum { VOCAB = 40, LOGITS = TOKENS * VOCAB };
     static float plain[LOGITS], adapted[LOGITS], merged[LOGITS];
@@ -252,7 +293,7 @@ static void test_merged(void)
         double gap = 0;
         double change = 0;
 
-        fixture_open(&f, 1);
+        family_open(&f, family, 1);
         fm_engine_adapter_t *adapter = adapter_open(&f, targets, 0.5);
         FM_ASSERT_OK(fm_engine_pass_create(f.model, false, &pass, &f.err),
                      &f.err);
@@ -282,6 +323,13 @@ static void test_merged(void)
     }
 }
 
+static void test_merged(void)
+{
+    for (size_t family = 0; family < FM_COUNT_OF(families); family++) {
+        merged_check(family);
+    }
+}
+
 /* --- gradients ----------------------------------------------------------- */
 
 static const fm_engine_dropout_t stream = {.key = 77, .first_row = 5};
@@ -298,8 +346,7 @@ static double objective(struct fixture *f, fm_engine_pass_t *pass,
     double sum = 0;
 
     fm_engine_pass_set_adapter_grads(pass, grads);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_pass_logprobs(pass, &head, TOKENS, NULL, &f->err),
                  &f->err);
     if (grads) {
@@ -347,7 +394,7 @@ static void check_matrix(struct fixture *f, fm_engine_pass_t *pass,
     free(keep);
 }
 
-static void gradient_check(double dropout, unsigned flags)
+static void gradient_check(size_t family, double dropout, unsigned flags)
 {
     struct fixture f;
     struct batch b;
@@ -355,7 +402,7 @@ static void gradient_check(double dropout, unsigned flags)
     size_t count = 0;
 
     batch_fill(&b);
-    fixture_open(&f, 3);
+    family_open(&f, family, 3);
     float *base = fm_engine_model_data(f.model);
     fm_rng_t rng;
     fm_rng_init(&rng, 4); /* start values are small: bend the model more */
@@ -384,9 +431,13 @@ static void gradient_check(double dropout, unsigned flags)
 
 static void test_gradient(void)
 {
-    gradient_check(0, FM_ENGINE_PASS_TRAIN);
-    gradient_check(0.3, FM_ENGINE_PASS_TRAIN);
-    gradient_check(0.3, FM_ENGINE_PASS_TRAIN | FM_ENGINE_PASS_CHECKPOINT);
+    const unsigned train = FM_ENGINE_PASS_TRAIN;
+
+    for (size_t family = 0; family < FM_COUNT_OF(families); family++) {
+        gradient_check(family, 0, train);
+        gradient_check(family, 0.3, train);
+        gradient_check(family, 0.3, train | FM_ENGINE_PASS_CHECKPOINT);
+    }
 }
 
 /* --- training ------------------------------------------------------------ */

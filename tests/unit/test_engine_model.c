@@ -165,8 +165,7 @@ static double objective(struct fixture *f, fm_engine_pass_t *pass,
         rows[i] = i;
         targets[i] = tokens[(i + 1) % ROWS];
     }
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                 &f->err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_pass_head(pass, rows, targets, grads ? scales : NULL,
                                      ROWS, grads, logp, &f->err),
                  &f->err);
@@ -280,21 +279,19 @@ static void test_pass_refusals(void)
 
     fixture_open(&f, 1);
     FM_ASSERT_OK(fm_engine_pass_create(f.model, false, &pass, &f.err), &f.err);
-    CU_ASSERT(fixture_refused(
-        fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err),
-        FM_ERR_INVALID, &f.err, "sequence 1 is empty"));
+    CU_ASSERT(fixture_refused(fm_engine_pass_forward(pass, &batch, &f.err),
+                              FM_ERR_INVALID, &f.err, "sequence 1 is empty"));
     offsets[2] = 101;
-    CU_ASSERT(fixture_refused(
-        fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err), FM_ERR_LIMIT,
-        &f.err, "max_position_embeddings is 96"));
+    CU_ASSERT(fixture_refused(fm_engine_pass_forward(pass, &batch, &f.err),
+                              FM_ERR_LIMIT, &f.err,
+                              "max_position_embeddings is 96"));
     offsets[2] = 8;
     tokens[6] = 40;
-    CU_ASSERT(fixture_refused(
-        fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err),
-        FM_ERR_INVALID, &f.err, "sequence 1, token 2 is 40"));
+    CU_ASSERT(fixture_refused(fm_engine_pass_forward(pass, &batch, &f.err),
+                              FM_ERR_INVALID, &f.err,
+                              "sequence 1, token 2 is 40"));
     tokens[6] = 39;
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f.err),
-                 &f.err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f.err), &f.err);
     CU_ASSERT(
         fixture_refused(fm_engine_pass_logits(pass, far_row, 1, &logp, &f.err),
                         FM_ERR_INVALID, &f.err, "row 50"));

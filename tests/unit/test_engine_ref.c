@@ -190,8 +190,7 @@ static void test_logits(void)
         }
         FM_ASSERT_OK(fm_engine_pass_create(r.model, false, &pass, &r.err),
                      &r.err);
-        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &r.err),
-                     &r.err);
+        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &r.err), &r.err);
         FM_ASSERT_OK(
             fm_engine_pass_logits(pass, rows, s.items[1].count, got, &r.err),
             &r.err);

@@ -44,6 +44,17 @@ static void bench_open(struct bench *b, bool lora, double rate)
         &b->r.err);
 }
 
+/* A new trainer, of changed options. */
+static void bench_renew(struct bench *b)
+{
+    const fm_engine_parts_t parts = {b->r.model, b->r.adapter, b->r.value};
+
+    fm_engine_trainer_destroy(b->trainer);
+    FM_ASSERT_OK(
+        fm_engine_trainer_create(&parts, &b->options, &b->trainer, &b->r.err),
+        &b->r.err);
+}
+
 static void bench_close(struct bench *b)
 {
     b->trainer = fm_engine_trainer_destroy(b->trainer);
@@ -244,13 +255,8 @@ static void test_checkpointing(void)
         for (int i = 0; i < 2; i++) {
             struct bench b;
             bench_open(&b, true, 5e-3);
-            fm_engine_train_options_t options = b.options;
-            const fm_engine_parts_t parts = {b.r.model, b.r.adapter, b.r.value};
-            options.gradient_checkpointing = i == 1;
-            fm_engine_trainer_destroy(b.trainer);
-            FM_ASSERT_OK(fm_engine_trainer_create(&parts, &options, &b.trainer,
-                                                  &b.r.err),
-                         &b.r.err);
+            b.options.gradient_checkpointing = i == 1;
+            bench_renew(&b);
             fm_engine_experience_t *e = experience_make(&b, method, NULL, 0);
             steps_run(&b, method, e, 3);
             states[i] = state_take(&b);
@@ -329,6 +335,54 @@ static void test_one_step(void)
     CU_ASSERT(metrics[0].loss == metrics[1].loss &&
               metrics[0].grad_norm == metrics[1].grad_norm &&
               metrics[0].kl == metrics[1].kl && metrics[0].kl > 0);
+}
+
+/* More rows than the head takes at a time, or a rollout a micro-batch: the
+ * same step but for rounding. */
+static void test_many_rows(void)
+{
+    enum { LONG = 60, MANY = 6 };
+    static int32_t tokens[MANY][LONG];
+    static float references[LONG];
+    fm_engine_rollout_t rollouts[MANY];
+    fm_engine_metrics_t m[2];
+    fm_rng_t rng;
+
+    fm_rng_init(&rng, 2);
+    for (size_t t = 0; t < LONG; t++) {
+        references[t] = -3;
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        for (size_t t = 0; t < LONG; t++) {
+            tokens[i][t] = (int32_t)fm_rng_below(&rng, 24);
+        }
+        rollouts[i] = (fm_engine_rollout_t){.prompt = tokens[i],
+                                            .prompt_count = 1,
+                                            .completion = tokens[i] + 1,
+                                            .completion_count = LONG - 1 - i,
+                                            .reward = (double)i,
+                                            .reference = references};
+    }
+    for (int i = 0; i < 2; i++) {
+        fm_engine_ppo_options_t o = ppo_options();
+        fm_engine_experience_t *e = NULL;
+        struct bench b;
+        o.mini_batch_size = MANY;
+        bench_open(&b, true, 5e-3);
+        b.options.micro_batch_tokens = i == 0 ? 4096 : 1;
+        bench_renew(&b);
+        FM_ASSERT_OK(fm_engine_experience_create_ppo(b.trainer, rollouts, MANY,
+                                                     &o, NULL, 0, &e, &b.r.err),
+                     &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &m[i], &b.r.err), &b.r.err);
+        CU_ASSERT(m[i].targets == 6 * (LONG - 1) - 15);
+        CU_ASSERT(m[i].ratio_min == 1 && m[i].ratio_max == 1);
+        fm_engine_experience_destroy(e);
+        bench_close(&b);
+    }
+    CU_ASSERT(fabs(m[0].loss - m[1].loss) < 1e-5 * fabs(m[0].loss));
+    CU_ASSERT(fabs(m[0].grad_norm - m[1].grad_norm) < 1e-5 * m[0].grad_norm);
+    CU_ASSERT(fabs(m[0].entropy - m[1].entropy) < 1e-5 * m[0].entropy);
 }
 
 static void test_first_epoch(void)
@@ -610,9 +664,8 @@ static void rollouts_draw(struct bench *b, fm_engine_pass_t *pass,
             double total = 0;
             const fm_engine_batch_t batch = {
                 .tokens = row, .offsets = offsets, .count = 1};
-            FM_ASSERT_OK(
-                fm_engine_pass_forward(pass, &batch, NULL, NULL, &b->r.err),
-                &b->r.err);
+            FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &b->r.err),
+                         &b->r.err);
             FM_ASSERT_OK(
                 fm_engine_pass_logits(pass, &last, 1, logits, &b->r.err),
                 &b->r.err);
@@ -700,6 +753,7 @@ int main(void)
         {"resume, bit for bit, every method", test_resume},
         {"checkpointing keeps the bits", test_checkpointing},
         {"first epoch", test_first_epoch},
+        {"many rows", test_many_rows},
         {"one step is its own old policy", test_one_step},
         {"target KL", test_target_kl},
         {"options refused", test_option_refusals},

@@ -308,8 +308,7 @@ static void check_follows(struct fixture *f)
         const fm_engine_batch_t batch = {
             .tokens = tokens, .offsets = offsets, .count = 1};
         fm_engine_pass_set_adapter(pass, d.prompts[p].adapter);
-        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &f->err),
-                     &f->err);
+        FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &f->err), &f->err);
         FM_ASSERT_OK(
             fm_engine_pass_logits(pass, rows, FRESH, &logits[0][0], &f->err),
             &f->err);

@@ -61,7 +61,7 @@ static fm_engine_pass_t *prompt_run(const fm_model_t *model,
         fm_engine_pass_create(model->model, FM_ENGINE_PASS_INFER, &pass, &err),
         &err);
     fm_engine_pass_set_adapter(pass, adapter);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &err), &err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &err), &err);
     return pass;
 }
 
@@ -150,6 +150,27 @@ static void test_tensors_as_they_came(void)
         fm_model_manifest_fini(&manifest);
         free(weights);
         free(path);
+    }
+    shelf_close(&shelf);
+}
+
+/* A file stands for its directory, an index as well. */
+static void test_by_file(void)
+{
+    static const char *const files[][2] = {
+        {"qwen2-f16", "model.safetensors"},
+        {"llama-f32", "model.safetensors.index.json"}};
+    shelf_t shelf = {0};
+
+    shelf_open(&shelf);
+    for (size_t i = 0; i < FM_COUNT_OF(files); i++) {
+        char *dir = reference_path(files[i][0]);
+        char *file = fm_asprintf("%s/%s", dir, files[i][1]);
+        fm_model_imported_t by_dir = import_ok(&shelf, dir, NULL);
+        fm_model_imported_t by_file = import_ok(&shelf, file, NULL);
+        CU_ASSERT(fm_digest_equal(&by_dir.digest, &by_file.digest));
+        free(file);
+        free(dir);
     }
     shelf_close(&shelf);
 }
@@ -502,6 +523,7 @@ int main(void)
     static const fm_test_case_t cases[] = {
         {"logits of imported models", test_logits},
         {"tensors as they came", test_tensors_as_they_came},
+        {"by file", test_by_file},
         {"adapter", test_adapter},
         {"reward model", test_reward},
         {"a fine-tune shares", test_fine_tune_shares},

@@ -11,8 +11,8 @@
 
 static void test_names(void)
 {
-    static const char *const bad[] = {"",      ".hidden", "-x",      "a/b",
-                                      "../up", "a b",     "caf\xc3", "_x"};
+    static const char *const bad[] = {"",    ".hidden", "-x", "a/b",    "../up",
+                                      "a b", "caf\xc3", "_x", "a.tmp.7"};
     shelf_t shelf = {0};
     fm_digest_t a = {{1}};
     fm_digest_t b = {{2}};

@@ -4,6 +4,7 @@
  * computed elsewhere (tests/ref/data_reference.py).
  */
 #include <math.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -83,6 +84,12 @@ static void test_map(void)
                  "{\"method\":\"fields\",\"fields\":{\"p\":{\"from\":"
                  "\"text\"}}}",
                  "{\"records\":[\"hello\"]}", "[{\"p\":\"hello\"}]");
+    expect_items(&world, "map",
+                 "{\"method\":\"fields\",\"fields\":{\"e\":{\"template\":"
+                 "\"\"},\"f\":{\"template\":\"{a}\"}}}",
+                 "{\"records\":[{\"a\":\"\"}]}", "[{\"e\":\"\",\"f\":\"\"}]");
+    expect_items(&world, "map", "{\"method\":\"fields\",\"fields\":{}}",
+                 "{\"records\":[]}", "[]");
     expect_items(&world, "map",
                  "{\"method\":\"python\",\"code\":{\"text\":\"n = 0\\ndef "
                  "main(r):\\n  global n\\n  n += 1\\n  return [r, n]\"}}",
@@ -417,10 +424,11 @@ static void test_split_strata(void)
     fm_json_drop(output);
     /* Strata of one record each: rounding is carried, not lost. */
     fm_buf_clear(&text);
-    fm_buf_add_str(&text, "{\"records\":[0,1,2,3,4,5,6,7,8,9]}");
+    fm_buf_add_str(&text, "{\"records\":[\"a\",\"b\",\"c\",\"d\",\"e\","
+                          "\"f\",\"g\",\"h\",\"i\",\"j\"]}");
     output = output_of(
         &world, "split",
-        "{\"stratify\":\"missing\",\"parts\":[{\"name\":\"a\",\"fraction\":"
+        "{\"stratify\":\"text\",\"parts\":[{\"name\":\"a\",\"fraction\":"
         "0.5},{\"name\":\"b\"}]}",
         fm_buf_cstr(&text));
     CU_ASSERT_EQUAL(fm_json_int_or(fm_json_path(output, "report.sizes.a"), 0),
@@ -514,6 +522,40 @@ static void test_export(void)
     fm_buf_fini(&bytes);
     free(output);
     seen_fini(&seen);
+    world_close(&world, true);
+}
+
+/* No records, and records of nothing: every operator has an answer. */
+static void test_empty(void)
+{
+    world_t world = {0};
+    static const char *const cases[][2] = {
+        {"dedup", "{\"method\":\"exact\"}"},
+        {"dedup", "{\"method\":\"minhash\"}"},
+        {"split", "{\"parts\":[{\"name\":\"a\",\"fraction\":0.5},{\"name\":"
+                  "\"b\"}],\"stratify\":\"x\"}"},
+        {"shard", "{\"index\":0,\"count\":1}"},
+        {"sample", "{\"fraction\":0.5,\"weights\":\"w\"}"},
+        {"filter", "{\"method\":\"where\",\"where\":{\"field\":\"x\",\"op\":"
+                   "\"eq\",\"value\":1}}"},
+        {"filter", "{\"method\":\"python\",\"code\":{\"text\":\"def main(r): "
+                   "return True\"}}"},
+    };
+
+    world_open(&world, "w");
+    for (size_t i = 0; i < FM_COUNT_OF(cases); i++) {
+        expect_items(&world, cases[i][0], cases[i][1], "{\"records\":[]}",
+                     "[]");
+    }
+    expect_items(&world, "concat", "{}", "{\"lists\":[]}", "[]");
+    expect_items(&world, "dedup", "{\"method\":\"minhash\"}",
+                 "{\"records\":[\"\",\" \",\"a\",null]}", "[\"\",\"a\",null]");
+    fm_json_t *output =
+        output_of(&world, "jsonl_export", "{}", "{\"records\":[]}");
+    CU_ASSERT_EQUAL(fm_json_get_int(output, "bytes", -1), 0);
+    fm_json_drop(output);
+    world_expect(&world, "data_profiling", "{}", "[{\"records\":[]}]",
+                 "{\"columns\":{},\"duplicates\":0,\"records\":0}");
     world_close(&world, true);
 }
 
@@ -643,6 +685,37 @@ static void test_hdf5(void)
     world_close(&world, true);
 }
 
+/* A file must not lead to others of the machine that reads it. */
+static void test_hdf5_links(void)
+{
+    world_t world = {0};
+    fm_error_t err = {0};
+    fm_buf_t bytes = {0};
+    fm_digest_t file;
+
+    world_open(&world, "w");
+    FM_ASSERT_OK(fm_file_read(FM_TEST_REF_DIR "/table_links.h5",
+                              (size_t)1 << 20, &bytes, &err),
+                 &err);
+    FM_ASSERT_OK(
+        fm_cas_put(world.cas, FM_CAS_BLOB, bytes.data, bytes.len, &file, &err),
+        &err);
+    FM_ASSERT_OK(fm_cas_seal(world.cas, &err), &err);
+    fm_buf_fini(&bytes);
+    /* Here the name that the file says is there to be found. */
+    char *here = getcwd(NULL, 0);
+    CU_ASSERT_EQUAL_FATAL(chdir(FM_TEST_REF_DIR), 0);
+    table_try(&world, &file, "link", "no dataset or group");
+    table_try(&world, &file, "group", "no dataset that can be read");
+    table_try(&world, &file, "outside", "data in other files");
+    table_try(&world, &file, "virtual", "a virtual or damaged layout");
+    table_try(&world, &file, "soft", "no dataset that can be read");
+    table_try(&world, &file, "loop", "holds nothing else");
+    CU_ASSERT_EQUAL(chdir(here), 0);
+    free(here);
+    world_close(&world, true);
+}
+
 /* Whatever the library does of a file is an error of that item alone. */
 static void test_hdf5_death(void)
 {
@@ -674,7 +747,9 @@ int main(void)
         {"sample", test_sample},
         {"jsonl_export", test_export},
         {"data_profiling", test_profile},
+        {"no records", test_empty},
         {"hdf5 tables", test_hdf5},
+        {"hdf5 files that lead elsewhere", test_hdf5_links},
         {"fault: the HDF5 library dies", test_hdf5_death},
     };
     return fm_test_main("run/ops data", cases, FM_COUNT_OF(cases));

@@ -2,10 +2,11 @@
 /* run/ops: inference, logprobs, score and embedding, with adapters. */
 #include <math.h>
 
+#include "base/file.h"
 #include "base/rng.h"
 #include "engine/pass.h"
 #include "ops_fixture.h"
-#include "run/model/model.h"
+#include "run/model/transfer.h"
 
 /* A stored reward model and adapters of it. */
 struct stored {
@@ -282,7 +283,7 @@ static double score_of(const struct stored *s, const int32_t *tokens,
 
     FM_ASSERT_OK(fm_engine_pass_create(s->model.model, false, &pass, &err),
                  &err);
-    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, NULL, NULL, &err), &err);
+    FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &err), &err);
     FM_ASSERT_OK(fm_engine_pass_hidden(pass, count - 1, 1, state, &err), &err);
     FM_ASSERT_OK(fm_engine_value_read(s->model.score, 0, 16, weight, &err),
                  &err);
@@ -383,6 +384,72 @@ static void test_embedding(void)
     world_close(&world, true);
 }
 
+/* One model of tests/ref/data/hf against what transformers generated. */
+static void check_reference(world_t *world, const char *name,
+                            const fm_json_t *messages, const fm_json_t *want)
+{
+    static const struct {
+        const char *key, *penalty;
+    } rows[] = {{"greedy", "1"}, {"penalised", "1.4"}};
+    char *path = fm_asprintf("%s/hf/%s", FM_TEST_REF_DIR, name);
+    char *chat = fm_json_canonical(messages);
+    char *values = fm_asprintf("[{\"messages\":%s}]", chat);
+    char text[FM_DIGEST_TEXT_BYTES];
+    fm_model_imported_t imported;
+    fm_error_t err = {0};
+
+    FM_ASSERT_OK(fm_model_import(world->cas, path, NULL, &imported, &err),
+                 &err);
+    for (size_t i = 0; i < FM_COUNT_OF(rows); i++) {
+        char *params = fm_asprintf(
+            "{\"model\":{\"digest\":\"%s\"},\"max_tokens\":20,\"return\":"
+            "\"tokens\",\"repetition_penalty\":%s}",
+            fm_digest_format(&imported.digest, text), rows[i].penalty);
+        seen_t seen = {0};
+        world_run(world, "inference", params, values, &seen);
+        CU_ASSERT_EQUAL(seen.errors, 0);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+        fm_json_t *got = json_of(seen.outputs[0]);
+        CU_ASSERT(fm_json_equal(fm_json_get(got, "prompt_tokens"),
+                                fm_json_get(want, "prompt_tokens")));
+        CU_ASSERT(fm_json_equal(
+            fm_json_get(fm_json_at(fm_json_get(got, "completions"), 0),
+                        "tokens"),
+            fm_json_get(want, rows[i].key)));
+        fm_json_drop(got);
+        seen_fini(&seen);
+        free(params);
+    }
+    free(path);
+    free(chat);
+    free(values);
+}
+
+/* Chat template, families, end of text and penalty as in transformers. */
+static void test_reference(void)
+{
+    world_t world = {0};
+    fm_buf_t text = {0};
+    fm_error_t err = {0};
+    void *iterator = NULL;
+    const char *name = NULL;
+    fm_json_t *want = NULL;
+
+    FM_ASSERT_OK(
+        fm_file_read(FM_TEST_REF_DIR "/hf_generate.json", 1 << 20, &text, &err),
+        &err);
+    fm_json_t *all = json_of(fm_buf_cstr(&text));
+    const fm_json_t *models = fm_json_get(all, "models");
+    CU_ASSERT_EQUAL(fm_json_len(models), 3);
+    world_open(&world, "w");
+    while (fm_json_next(models, &iterator, &name, &want)) {
+        check_reference(&world, name, fm_json_get(all, "messages"), want);
+    }
+    world_close(&world, true);
+    fm_json_drop(all);
+    fm_buf_fini(&text);
+}
+
 static void test_refusals(void)
 {
     static const struct {
@@ -403,6 +470,8 @@ static void test_refusals(void)
         {"", "{\"prompt\":null}", "prompt"},
         {"", "{}", "prompt"},
         {"", "7", "prompt"},
+        {"", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
+         "chat template"},
     };
     world_t world = {0};
 
@@ -425,6 +494,7 @@ int main(void)
         {"stop texts", test_stop},
         {"scores", test_score},
         {"embeddings", test_embedding},
+        {"as transformers generates", test_reference},
         {"refusals", test_refusals},
     };
 

@@ -171,6 +171,12 @@ static void test_json_schema(void)
         {"{\"kind\":\"json_schema\",\"schema\":true,\"extract\":true}",
          "{{{{{{", "{}", 0},
         {"{\"kind\":\"json_schema\",\"schema\":true}", "nul", "{}", 0},
+        {"{\"kind\":\"json_schema\",\"schema\":{\"prefixItems\":[{\"type\":"
+         "\"string\"}],\"items\":{\"type\":\"integer\"}}}",
+         "[\"a\",1,2]", "{}", 1},
+        {"{\"kind\":\"json_schema\",\"schema\":{\"prefixItems\":[{\"type\":"
+         "\"string\"}],\"items\":{\"type\":\"integer\"}}}",
+         "[\"a\",1,\"b\"]", "{}", 0},
     };
 
     trials_run(trials, FM_COUNT_OF(trials));
@@ -295,6 +301,19 @@ static void test_operator(void)
     CU_ASSERT_STRING_EQUAL(seen.outputs[4], "6");
     CU_ASSERT_PTR_NOT_NULL(strstr(seen.error, "returned a string"));
     seen_fini(&seen);
+    /* Texts that JSON here does not have: a lone surrogate, a NUL. */
+    world_run(&world, "reward",
+              "{\"kind\":\"python\",\"code\":{\"text\":\"def reward(p, c, "
+              "r):\\n  if c == 'x': raise ValueError(chr(0xd800))\\n  return "
+              "chr(0) if c == 'y' else 2\"}}",
+              "[{\"completion\":\"x\"},{\"completion\":\"y\"},"
+              "{\"completion\":\"z\"}]",
+              &seen);
+    CU_ASSERT_EQUAL(seen.items, 3);
+    CU_ASSERT_EQUAL(seen.errors, 2);
+    CU_ASSERT_STRING_EQUAL(seen.outputs[2], "2");
+    CU_ASSERT_PTR_NOT_NULL(strstr(seen.error, "returned value"));
+    seen_fini(&seen);
     /* What was judged before the child died stays judged. */
     world_run(&world, "reward",
               "{\"kind\":\"python\",\"code\":{\"text\":\"import os\\ndef "
@@ -418,6 +437,79 @@ static void test_generated(void)
     world_close(&world, true);
 }
 
+/* pass_at_k of one greedy continuation under a reward. */
+static double passes(world_t *world, const char *reward, const char *least)
+{
+    char *params =
+        fm_asprintf("{\"model\":" MODEL ",\"metrics\":[\"pass_at_k\"],"
+                    "\"max_new_tokens\":4,\"reward\":%s,\"pass_score\":%s}",
+                    reward, least);
+    fm_json_t *figures = figures_of(world, params, "[{\"prompt\":\"ab\"}]");
+    double figure = fm_json_get_real(figures, "pass_at_1", -1);
+
+    fm_json_drop(figures);
+    free(params);
+    return figure;
+}
+
+#define ALWAYS "\"kind\":\"regex\",\"pattern\":\"\""
+
+/* Rewards are weighted and summed; one of them may be a reward model. */
+static void test_judges(void)
+{
+    world_t world = {0};
+    seen_t seen = {0};
+
+    world_open(&world, "w");
+    CU_ASSERT_EQUAL(passes(&world,
+                           "[{" ALWAYS ",\"weight\":0.75},{" ALWAYS
+                           ",\"weight\":0.25}]",
+                           "1"),
+                    1);
+    CU_ASSERT_EQUAL(passes(&world,
+                           "[{" ALWAYS ",\"weight\":0.75},{" ALWAYS
+                           ",\"weight\":0.125}]",
+                           "1"),
+                    0);
+    world_run(&world, "reward_model",
+              "{\"model\":" MODEL ",\"training\":{\"steps\":2,"
+              "\"learning_rate\":0.01}}",
+              "[{\"pairs\":[{\"prompt\":\"a\",\"chosen\":\"bb\","
+              "\"rejected\":\"c\"}]}]",
+              &seen);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    fm_json_t *output = json_of(seen.outputs[0]);
+    const char *model = fm_json_get_str(output, "model");
+    seen_fini(&seen);
+    /* Its score of this continuation, from the score operator. */
+    char *values = NULL, *params = NULL;
+    world_run(&world, "inference", "{\"model\":" MODEL ",\"max_tokens\":4}",
+              "[{\"prompt\":\"ab\"}]", &seen);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    values =
+        fm_asprintf("[{\"prompt\":\"ab\",\"completion\":%s}]", seen.outputs[0]);
+    seen_fini(&seen);
+    params = fm_asprintf("{\"model\":{\"digest\":\"%s\"}}", model);
+    world_run(&world, "score", params, values, &seen);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(seen.outputs[0]);
+    double score = strtod(seen.outputs[0], NULL);
+    seen_fini(&seen);
+    free(params);
+    free(values);
+    char *reward = fm_asprintf("{\"kind\":\"model\",\"model\":{\"digest\":"
+                               "\"%s\"},\"weight\":2}",
+                               model);
+    char *under = fm_asprintf("%.17g", 2 * score - 1e-6);
+    char *over = fm_asprintf("%.17g", 2 * score + 1e-6);
+    CU_ASSERT_EQUAL(passes(&world, reward, under), 1);
+    CU_ASSERT_EQUAL(passes(&world, reward, over), 0);
+    free(under);
+    free(over);
+    free(reward);
+    fm_json_drop(output);
+    world_close(&world, true);
+}
+
 /* What accuracy says is what logprobs says of each choice. */
 static void test_accuracy(void)
 {
@@ -480,6 +572,7 @@ int main(void)
         {"the operator", test_operator},
         {"evaluate: pass@k, every choice counted", test_pass_at_k},
         {"evaluate: generated text", test_generated},
+        {"evaluate: judges", test_judges},
         {"evaluate: multiple choice", test_accuracy},
     };
     return fm_test_main("run/ops reward", cases, FM_COUNT_OF(cases));

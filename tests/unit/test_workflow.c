@@ -180,10 +180,15 @@ static const struct {
     {HEAD "  taskType: sft\n  model: {config: {hidden_size: 12}}\n"
           "  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:33: hidden_size is 12; allowed: a multiple"},
-    {HEAD "  taskType: sft\n  model: {config: {initializer_range: 0.05}}\n"
+    {HEAD "  taskType: sft\n  model: {config: {initializer_range: 5}}\n"
           "  data: {items: [a]}\n",
-     FM_ERR_INVALID,
-     "t.yaml:4:39: model.config.initializer_range is 0.05; allowed: 0.02"},
+     FM_ERR_INVALID, "t.yaml:4:39: model.config.initializer_range is 5; "},
+    {HEAD "  taskType: sft\n  model: {config: {model_type: gpt2}}\n"
+          "  data: {items: [a]}\n",
+     FM_ERR_INVALID, "t.yaml:4:32: model.config.model_type is \"gpt2\"; "},
+    {HEAD "  taskType: sft\n  model: {config: {model_type: qwen2, "
+          "hidden_size: 12}}\n  data: {items: [a]}\n",
+     FM_ERR_INVALID, "t.yaml:4:52: hidden_size is 12; allowed: a multiple"},
     {HEAD "  taskType: sft\n  model: \"${a.items}\"\n  data: {items: [a]}\n",
      FM_ERR_INVALID, "t.yaml:4:10: model is "},
     {HEAD "  taskType: echo\n  checkpoint: {load: {}}\n  data: {items: []}\n",
@@ -328,6 +333,34 @@ static void test_inherit(void)
                 "\"batch_size\":4},\"data\":{\"items\":[\"x\"]}}");
     expect_json(fm_workflow_node(wf, 1)->spec,
                 "{\"taskType\":\"echo\",\"data\":{\"prompts\":[\"p\"]}}");
+    fm_workflow_destroy(wf);
+}
+
+/* Keys of families go through as they are given, and only those. */
+static void test_family(void)
+{
+    struct upstream up = {0};
+    fm_workflow_work_t work = {0};
+    fm_json_t *files = fm_json_object();
+    fm_error_t err = {0};
+    fm_workflow_t *wf =
+        parse(HEAD "  taskType: inference\n  model: {config: {model_type: "
+                   "qwen3, hidden_size: 36, num_attention_heads: 8, head_dim: "
+                   "16, initializer_range: 0.1}}\n  inference: {max_tokens: "
+                   "4}\n  data: {prompts: [a]}\n");
+
+    FM_ASSERT_OK(fm_workflow_expand(wf, 0, files, get_result, &up, &work, &err),
+                 &err);
+    expect_json(fm_json_get(work.params, "model"),
+                "{\"config\":{\"vocab_size\":260,\"hidden_size\":36,"
+                "\"intermediate_size\":384,\"num_hidden_layers\":4,"
+                "\"num_attention_heads\":8,\"num_key_value_heads\":8,"
+                "\"max_position_embeddings\":512,\"rope_theta\":10000,"
+                "\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":false,"
+                "\"initializer_range\":0.1,\"model_type\":\"qwen3\","
+                "\"head_dim\":16},\"seed\":0}");
+    fm_workflow_work_fini(&work);
+    fm_json_drop(files);
     fm_workflow_destroy(wf);
 }
 
@@ -650,6 +683,7 @@ int main(void)
         {"single task", test_single},
         {"scalars", test_scalars},
         {"inheritance", test_inherit},
+        {"keys of model families", test_family},
         {"sweep", test_sweep},
         {"work of an RLHF workflow", test_rlhf_work},
         {"work of a graph", test_graph_work},

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -334,7 +335,7 @@ static const struct {
     {RL("  training: {steps: 2, kl_coef: 1}\n"),
      "6:24: this task type does not take kl_coef in training"},
     {RL("  training: {steps: 2, group_size: 1}\n"),
-     "6:36: training.group_size is 1; allowed: 2 to 1024"},
+     "6:36: training.group_size is 1; allowed: 2 to 256"},
     {RL("  training: {steps: 2}\n  reward: {type: exakt_match}\n"),
      "7:18: reward of type exakt_match; allowed: exact_match, numeric, regex, "
      "json_schema, length, python, model; did you mean exact_match?"},
@@ -342,7 +343,7 @@ static const struct {
      "7:11: a reward of type regex needs pattern"},
     {RL("  training: {steps: 2}\n  reward: {type: regex, pattern: a, "
         "tolerance: 1}\n"),
-     "7:38: key tolerance in a reward of type regex; allowed: type, weight, "
+     "7:37: key tolerance in a reward of type regex; allowed: type, weight, "
      "pattern, "},
     {RL("  training: {steps: 2}\n  reward: {type: length}\n"),
      "7:11: a reward of type length; allowed: target, or"},
@@ -359,17 +360,17 @@ static const struct {
     {DATA("reward", "  reward: {type: model, model: {}}\n"),
      "5:11: a reward node has no model; use taskType score"},
     {DATA("reward", "  reward: {type: length, target: 1, weight: 2}\n"),
-     "5:44: weight goes with ppo and grpo"},
+     "5:45: weight goes with ppo and grpo"},
     {SFT("  model: {source: {type: random, identifier: x}}\n"),
      "5:19: model.source; allowed: {type: random}"},
     {SFT("  model: {source: {identifier: a/b, trust_remote_code: true}}\n"),
-     "5:57: trust_remote_code; allowed: false"},
+     "5:56: trust_remote_code; allowed: false"},
     {SFT("  model: {source: {identifier: tiny, revision: x}}\n"),
      "5:48: model.source.revision; allowed: literal text, with"},
     {SFT("  model: {adapters: [{node: a}, {node: b}]}\n"),
      "5:21: model.adapters; allowed: a list of at most one"},
     {SFT("  model: {adapters: [{digest: abc}]}\n"),
-     "5:30: an adapter; allowed: {type: lora, node: NAME}"},
+     "5:31: an adapter; allowed: {type: lora, node: NAME}"},
     {SFT("  model: {}\n  lora: {r: 0}\n"), "6:13: lora.r is 0; allowed: 1 "},
     {SFT("  model: {}\n  lora: {use_rslora: true}\n"),
      "6:22: lora.use_rslora is not supported"},
@@ -405,7 +406,7 @@ static const struct {
     {HEAD "  taskType: data_retrieval\n  data: {path: name:x, type: text}\n"
           "  stages: [{name: a}, {name: b, spec: {taskType: sft, model: "
           "{source: {type: name, identifier: x}}, data: {node: a}}}]\n",
-     "5:89: name:x is a file and the name of a model"},
+     "5:96: name:x is a file and the name of a model"},
 };
 
 static void test_refusals(void)
@@ -537,12 +538,198 @@ static void test_sweep(void)
     fm_workflow_destroy(wf);
 }
 
+/* A reward and an adapter of the base spec do not mix with a node's own. */
+static void test_inherited(void)
+{
+    static const char text[] =
+        HEAD "  taskType: grpo\n"
+             "  model: {source: {identifier: a/b}, adapters: [{path: x}]}\n"
+             "  data: {prompts: [a]}\n"
+             "  reward: {type: regex, pattern: a}\n"
+             "  training: {steps: 1}\n"
+             "  graph: {nodes: [{name: one, spec: {}}, {name: two, spec: "
+             "{reward: {type: length, target: 2}, model: {source: {type: "
+             "name, identifier: c}}}}]}\n";
+    fm_workflow_t *wf = parse(text, strlen(text));
+    const fm_json_t *one = fm_workflow_node(wf, 3)->spec;
+    const fm_json_t *two = fm_workflow_node(wf, 7)->spec;
+
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 3)->name, "one");
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 7)->name, "two");
+    CU_ASSERT_PTR_NOT_NULL(fm_json_path(one, "model.adapters.0"));
+    CU_ASSERT_PTR_NOT_NULL(fm_json_path(one, "reward.pattern"));
+    CU_ASSERT_PTR_NULL(fm_json_path(two, "model.adapters"));
+    CU_ASSERT_PTR_NULL(fm_json_path(two, "reward.pattern"));
+    CU_ASSERT(fm_workflow_file_count(wf) == 3);
+    fm_workflow_destroy(wf);
+}
+
+/* With a constant schedule the last update of a short run is one of the middle
+ * of a long run; with another one it is not. */
+static void check_longer(const char *schedule, bool same)
+{
+    char *text = fm_asprintf(
+        HEAD "  taskType: grpo\n  model: {}\n  data: {prompts: [a]}\n"
+             "  reward: {type: length, target: 2}\n"
+             "  training: {steps: 1, batch_size: 1, group_size: 2, beta: 0, "
+             "schedule: %s}\n"
+             "  sweep: {matrix: {main.training.steps: [1, 2]}}\n",
+        schedule);
+    fm_workflow_t *wf = parse(text, strlen(text));
+    struct upstream *up = calloc(1, sizeof(*up));
+    char *works[2] = {NULL};
+    static const char *const names[] = {"main@steps=1",
+                                        "main@steps=2/update.1"};
+
+    CU_ASSERT_FATAL(up != NULL);
+    for (uint32_t i = 0; i < fm_workflow_node_count(wf); i++) {
+        fm_json_t *work = expand(wf, i, NULL, up);
+        put_results(wf, NULL, i, work, up);
+        for (size_t k = 0; k < FM_COUNT_OF(names); k++) {
+            if (strcmp(fm_workflow_node(wf, i)->name, names[k]) == 0) {
+                works[k] = fm_json_canonical(work);
+            }
+        }
+        fm_json_drop(work);
+    }
+    CU_ASSERT_FATAL(works[0] && works[1]);
+    CU_ASSERT((strcmp(works[0], works[1]) == 0) == same);
+    free(works[0]);
+    free(works[1]);
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+    free(text);
+}
+
+static void test_longer(void)
+{
+    check_longer("constant", true);
+    check_longer("cosine", false);
+}
+
+/* --- faults --------------------------------------------------------------- */
+
+/* Every allocation fails once: an error, no leak, no crash. */
+static void test_out_of_memory_parse(void)
+{
+    char path[512];
+    fm_buf_t text = {0};
+    fm_error_t err = {0};
+    bool done = false;
+
+    (void)snprintf(path, sizeof(path), "%s/tasks.yaml", FM_GOLDEN_DIR);
+    FM_ASSERT_OK(fm_file_read(path, 1 << 20, &text, &err), &err);
+    for (unsigned n = 1; !done && n < 20000; n++) {
+        char fault[64];
+        fm_workflow_t *wf = NULL;
+        (void)snprintf(fault, sizeof(fault), "base.alloc:%u", n);
+        CU_ASSERT_FATAL(fm_fault_arm(fault));
+        fm_status_t rc = fm_workflow_parse((const char *)text.data, text.len,
+                                           "t", &wf, &err);
+        (void)fm_fault_arm(NULL);
+        done = rc == FM_OK;
+        CU_ASSERT(done || (rc == FM_ERR_NO_MEMORY && !wf));
+        fm_workflow_destroy(wf);
+    }
+    CU_ASSERT(done);
+    fm_buf_fini(&text);
+}
+
+static void starve(const fm_workflow_t *wf, uint32_t node,
+                   const fm_json_t *files, struct upstream *up)
+{
+    bool done = false;
+
+    for (unsigned n = 1; !done && n < 5000; n++) {
+        char fault[64];
+        fm_workflow_work_t work = {0};
+        fm_error_t err = {0};
+        (void)snprintf(fault, sizeof(fault), "base.alloc:%u", n);
+        CU_ASSERT_FATAL(fm_fault_arm(fault));
+        fm_status_t rc =
+            fm_workflow_expand(wf, node, files, get_result, up, &work, &err);
+        (void)fm_fault_arm(NULL);
+        done = rc == FM_OK;
+        CU_ASSERT(done || (rc < 0 && !work.params && err.text[0]));
+        fm_workflow_work_fini(&work);
+    }
+    CU_ASSERT(done);
+}
+
+static void test_out_of_memory_expand(void)
+{
+    fm_json_t *golden = read_json("tasks.json");
+    const fm_json_t *files = fm_json_get(golden, "files");
+    fm_workflow_t *wf = parse_file("tasks.yaml");
+    struct upstream *up = calloc(1, sizeof(*up));
+
+    CU_ASSERT_FATAL(up != NULL);
+    for (uint32_t i = 0; i < fm_workflow_node_count(wf); i++) {
+        fm_json_t *work = expand(wf, i, files, up);
+        starve(wf, i, files, up);
+        put_results(wf, golden, i, work, up);
+        fm_json_drop(work);
+    }
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+    fm_json_drop(golden);
+}
+
+/* A judge in training does not hold rollouts up; a skipped one skips rewards.
+ */
+static void test_judge(void)
+{
+    static const char text[] =
+        HEAD "  graph:\n    nodes:\n"
+             "    - {name: judge, spec: {taskType: echo, data: {items: [1]}}}\n"
+             "    - name: rl\n      dependsOn: judge\n      spec:\n"
+             "        taskType: ppo\n        model: {}\n"
+             "        data: {prompts: [a]}\n"
+             "        reward_model: {identifier: judge, type: node}\n"
+             "        training: {steps: 2, kl_coef: 0}\n";
+    struct upstream *up = calloc(1, sizeof(*up));
+    fm_workflow_t *wf = parse(text, strlen(text));
+    fm_error_t err = {0};
+    bool met = false;
+
+    CU_ASSERT_FATAL(up != NULL);
+    CU_ASSERT(fm_workflow_node_count(wf) == 7); /* no reference */
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 1)->name, "rl/rollout.1");
+    CU_ASSERT(fm_workflow_node(wf, 1)->dep_count == 0);
+    FM_ASSERT_OK(fm_workflow_condition(wf, 1, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(met);
+    CU_ASSERT(fm_workflow_node(wf, 2)->dep_count == 2);
+    CU_ASSERT(fm_workflow_condition(wf, 2, get_result, up, &met, &err) ==
+              FM_ERR_NOT_FOUND);
+    up->results[0] = fm_workflow_result_skipped();
+    FM_ASSERT_OK(fm_workflow_condition(wf, 2, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    /* so are the update, and the rollouts of the policy that it would make */
+    up->results[3] = fm_workflow_result_skipped();
+    CU_ASSERT_STRING_EQUAL(fm_workflow_node(wf, 4)->name, "rl/rollout.2");
+    FM_ASSERT_OK(fm_workflow_condition(wf, 4, get_result, up, &met, &err),
+                 &err);
+    CU_ASSERT(!met);
+    upstream_fini(up);
+    free(up);
+    fm_workflow_destroy(wf);
+}
+
 int main(int argc, char **argv)
 {
     static const fm_test_case_t cases[] = {
         {"golden work of every task type", test_golden},
         {"what lies outside", test_outside},
         {"refusals", test_refusals},
+        {"a judge holds nobody up", test_judge},
+        {"what is inherited whole", test_inherited},
+        {"a longer run goes on from a shorter one", test_longer},
+        {"fault: out of memory", test_out_of_memory_parse},
+        {"fault: out of memory in expansion", test_out_of_memory_expand},
         {"a sweep over grpo", test_sweep},
     };
 

@@ -4,10 +4,10 @@
  *
  * A page holds 16 positions of one layer: keys as [kv, dim, 16], so that one
  * vector has the same dimension of 16 keys and a score needs no sum across
- * lanes; values as [kv, 16, dim].  Every score sums over the dimensions and
- * every output over the positions, in rising order, in a lane of its own: a
- * query's result follows from its position and what it sees, not from how
- * queries are tiled.
+ * lanes; values as [kv, 16, dim].  Every score sums over the dimensions in
+ * rising order, every output over the positions likewise in four sums by
+ * position % 4, each in a lane of its own: a query's result follows from its
+ * position and what it sees, not from how queries are tiled.
  */
 #include <math.h>
 #include <string.h>
@@ -18,7 +18,8 @@
 enum {
     PAGE = FM_ENGINE_PAGE_TOKENS,
     QUERIES = 4, /* of a tile: share what they read of keys and values */
-    PAGES = 2    /* scored at once: hides the latency of the sums */
+    PAGES = 2,   /* scored at once: hides the latency of the sums */
+    MIX = 16     /* sums of values at once */
 };
 _Static_assert(FM_ENGINE_PAGE_TOKENS == FM_VEC_LANES,
                "a vector holds the keys of a page");
@@ -164,47 +165,70 @@ FM_VEC_INLINE void tile_softmax(const tile_t *t, size_t query)
     }
 }
 
-/* Dimensions [i, i + 16·vecs) of the outputs; the last vector has @p last. */
-FM_VEC_INLINE void mix(const tile_t *t, size_t i, size_t vecs, size_t last,
-                       size_t query, size_t queries)
+/* sums[position % 4] += weight · value for positions [low, high) of a page. */
+FM_VEC_INLINE void mix_page(const tile_t *t, vec_t sums[MIX],
+                            const float *value, size_t at, size_t low,
+                            size_t high, size_t vecs, size_t last, size_t query,
+                            size_t queries)
 {
     size_t width = t->finish - t->begin;
-    vec_t sums[QUERIES][4] = {{{0}}};
-    size_t first = t->first[query];
-    size_t end = t->end[query + queries - 1];
+    const float *weights = t->scores + query * width + at - t->begin;
 
-    for (size_t j = first; j < end; j++) {
-        const float *value = t->values +
-                             (size_t)t->table[j / PAGE] * t->page_floats +
-                             j % PAGE * t->dim + i;
-        vec_t v[4];
-        for (size_t n = 0; n < vecs; n++) {
-            v[n] = last == FM_VEC_LANES || n + 1 < vecs
-                       ? vec_load(value + n * FM_VEC_LANES)
-                       : vec_load_part(value + n * FM_VEC_LANES, last);
-        }
-        for (size_t q = 0; q < queries; q++) {
-            float weight = t->scores[(query + q) * width + j - t->begin];
-            for (size_t n = 0; n < vecs; n++) {
-                sums[q][n] += v[n] * weight;
+    for (size_t j = low / 4 * 4; j < high; j += 4) {
+        for (size_t u = 0; u < 4; u++) {
+            if (j + u < low || j + u >= high) {
+                continue;
             }
-        }
-    }
-    for (size_t q = 0; q < queries; q++) {
-        float *to = t->out[query + q] + i;
-        for (size_t n = 0; n < vecs; n++) {
-            vec_put(to, n * FM_VEC_LANES, (vecs - 1) * FM_VEC_LANES + last,
-                    sums[q][n]);
+            for (size_t n = 0; n < vecs; n++) {
+                const float *from = value + (j + u) * t->dim + n * FM_VEC_LANES;
+                vec_t v = last == FM_VEC_LANES ? vec_load(from)
+                                               : vec_load_part(from, last);
+                for (size_t q = 0; q < queries; q++) {
+                    sums[(q * vecs + n) * 4 + u] +=
+                        v * weights[q * width + j + u];
+                }
+            }
         }
     }
 }
 
-FM_VEC_INLINE void tile_mix(const tile_t *t, size_t query, size_t queries)
+/* Dimensions [i, i + 16·vecs) of the outputs; @p last of the only vector when
+ * it is a part.  Four sums in turns hide the latency of each. */
+FM_VEC_INLINE void mix(const tile_t *t, size_t i, size_t vecs, size_t last,
+                       size_t query, size_t queries)
+{
+    vec_t sums[MIX] = {{0}};
+    size_t first = t->first[query];
+    size_t end = t->end[query + queries - 1];
+
+    for (size_t at = first / PAGE * PAGE; at < end; at += PAGE) {
+        const float *value =
+            t->values + (size_t)t->table[at / PAGE] * t->page_floats + i;
+        if (first <= at && at + PAGE <= end) {
+            mix_page(t, sums, value, at, 0, PAGE, vecs, last, query, queries);
+        } else {
+            mix_page(t, sums, value, at, first > at ? first - at : 0,
+                     end - at < PAGE ? end - at : PAGE, vecs, last, query,
+                     queries);
+        }
+    }
+    for (size_t q = 0; q < queries; q++) {
+        for (size_t n = 0; n < vecs; n++) {
+            const vec_t *four = sums + (q * vecs + n) * 4;
+            vec_put(t->out[query + q] + i + n * FM_VEC_LANES, 0, last,
+                    (four[0] + four[1]) + (four[2] + four[3]));
+        }
+    }
+}
+
+/* @p vecs vectors at a time, then what is left. */
+FM_VEC_INLINE void tile_mix(const tile_t *t, size_t query, size_t queries,
+                            size_t vecs)
 {
     size_t i = 0;
 
-    for (; i + 4 * FM_VEC_LANES <= t->dim; i += 4 * FM_VEC_LANES) {
-        mix(t, i, 4, FM_VEC_LANES, query, queries);
+    for (; i + vecs * FM_VEC_LANES <= t->dim; i += vecs * FM_VEC_LANES) {
+        mix(t, i, vecs, FM_VEC_LANES, query, queries);
     }
     for (; i + FM_VEC_LANES <= t->dim; i += FM_VEC_LANES) {
         mix(t, i, 1, FM_VEC_LANES, query, queries);
@@ -222,11 +246,11 @@ static void tile_run(const tile_t *t)
         tile_softmax(t, q);
     }
     if (t->count == QUERIES) {
-        tile_mix(t, 0, QUERIES);
+        tile_mix(t, 0, QUERIES, 1);
         return;
     }
     for (size_t q = 0; q < t->count; q++) {
-        tile_mix(t, q, 1);
+        tile_mix(t, q, 1, 2);
     }
 }
 

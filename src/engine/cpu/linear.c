@@ -44,6 +44,9 @@ FM_VEC_INLINE vec_t tail(const float *from, size_t k)
                               8, 9, 10, 11, 12, 13, 14, 15};
     uint32_t skip = (uint32_t)(FM_VEC_LANES - k % FM_VEC_LANES);
 
+    if (k == FM_VEC_LANES / 2) { /* a usual rank of adapters */
+        return vec_load_half(from);
+    }
     if (k < FM_VEC_LANES) {
         return vec_load_part(from, k);
     }

@@ -59,6 +59,18 @@ FM_VEC_INLINE vec_t vec_load_part(const float *from, size_t count)
     return v;
 }
 
+/** Eight lanes; zeros behind them. */
+FM_VEC_INLINE vec_t vec_load_half(const float *from)
+{
+    typedef float half_t __attribute__((vector_size(32)));
+    const half_t zeros = {0};
+    half_t v;
+
+    memcpy(&v, from, sizeof(v));
+    return __builtin_shufflevector(v, zeros, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                                   11, 12, 13, 14, 15);
+}
+
 FM_VEC_INLINE void vec_store_part(float *to, vec_t v, size_t count)
 {
     memcpy(to, &v, count * sizeof(float));

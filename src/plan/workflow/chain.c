@@ -39,12 +39,22 @@ static bool wants_reference(const fm_wf_value_t *tree, int task)
            (given->type == FM_JSON_INT ? given->integer > 0 : given->real > 0);
 }
 
-/* Deps: what all read, then nodes of the chain. */
+/* What nodes of a chain read outside it, ascending. */
+struct reads {
+    const uint32_t *nodes;
+    size_t count;
+    const uint32_t *judged; /* rewards and updates */
+    size_t judged_count;
+};
+
+/* Deps: what it reads outside, then nodes of the chain. */
 static fm_status_t bind(fm_workflow_t *wf, uint32_t index,
-                        const uint32_t *reads, size_t read_count,
-                        fm_error_t *err)
+                        const struct reads *reads, fm_error_t *err)
 {
     fm_wf_node_private_t *node = &wf->nodes[index];
+    bool judges =
+        node->part == FM_WF_PART_REWARD || node->part == FM_WF_PART_UPDATE;
+    size_t read_count = judges ? reads->judged_count : reads->count;
     const fm_wf_chain_t *chain = node->chain;
     uint32_t start =
         fm_wf_chain_node(chain, FM_WF_PART_ROLLOUT, node->iteration, 0);
@@ -57,7 +67,8 @@ static fm_status_t bind(fm_workflow_t *wf, uint32_t index,
         return fm_no_memory(err);
     }
     if (read_count) {
-        memcpy(deps, reads, read_count * sizeof(*deps));
+        memcpy(deps, judges ? reads->judged : reads->nodes,
+               read_count * sizeof(*deps));
     }
     if (node->iteration > 1 && (update || node->part == FM_WF_PART_ROLLOUT)) {
         deps[count++] = start - 1; /* the update before */
@@ -129,8 +140,7 @@ static int task_of(const fm_wf_node_private_t *owner, fm_wf_part_t part,
 /* One iteration, in the order of their indices. */
 static fm_status_t add_iteration(fm_workflow_t *wf,
                                  const fm_wf_node_private_t *owner,
-                                 uint32_t iteration, const uint32_t *reads,
-                                 size_t read_count,
+                                 uint32_t iteration, const struct reads *reads,
                                  const fm_wf_source_t *source)
 {
     const fm_wf_chain_t *chain = owner->chain;
@@ -155,17 +165,19 @@ static fm_status_t add_iteration(fm_workflow_t *wf,
         name_part(&node, suffix, sizeof(suffix));
         rc = fm_wf_node_append(wf, &node, suffix, known_stage(wf, &node),
                                source, &index);
-        rc = rc < 0 ? rc : bind(wf, index, reads, read_count, source->err);
+        rc = rc < 0 ? rc : bind(wf, index, reads, source->err);
     }
     return rc;
 }
 
 fm_status_t fm_wf_chain_build(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                               const uint32_t *reads, size_t read_count,
+                              const uint32_t *judged, size_t judged_count,
                               const fm_wf_source_t *source)
 {
     const fm_wf_value_t *steps =
         fm_wf_get(fm_wf_get(owner->tree, "training"), "steps");
+    const struct reads outside = {reads, read_count, judged, judged_count};
     fm_wf_chain_t *chain = fm_wf_alloc(&wf->arena, sizeof(*chain));
     fm_status_t rc = FM_OK;
 
@@ -182,10 +194,10 @@ fm_status_t fm_wf_chain_build(fm_workflow_t *wf, fm_wf_node_private_t *owner,
     owner->iteration = chain->iterations;
     rc = fm_wf_walk(wf, &wf->stages[owner->stage],
                     (uint64_t)chain->iterations * chain->stride *
-                        (read_count + chain->stride),
+                        (judged_count + chain->stride),
                     source);
     for (uint32_t i = 1; i <= chain->iterations && rc == FM_OK; i++) {
-        rc = add_iteration(wf, owner, i, reads, read_count, source);
+        rc = add_iteration(wf, owner, i, &outside, source);
     }
     return rc;
 }

@@ -96,8 +96,7 @@ static fm_status_t task_init(struct task *t, const fm_wf_resolver_t *r)
         rc = fm_wf_set(r, t->training, "mini_batch_size",
                        fm_json_int((int64_t)(t->prompts * t->n)));
     }
-    if (rc == FM_OK && ppo &&
-        !fm_json_get_bool(t->given, "early_stopping", true)) {
+    if (rc == FM_OK && !fm_json_get_bool(t->given, "early_stopping", true)) {
         rc = fm_wf_set(r, t->training, "target_kl", fm_json_null());
     }
     if (rc == FM_OK && t->prompts * t->n > FM_WORKFLOW_ITEMS_MAX) {
@@ -601,6 +600,18 @@ static fm_status_t put_state(const struct task *t, fm_json_t *item)
     return rc < 0 ? rc : fm_wf_set(t->r, item, "state", fm_json_keep(state));
 }
 
+/* How many iterations the schedule spans.  A constant one does not ask: there
+ * the same number for all makes a longer run go on from a shorter one. */
+static int64_t schedule_span(const struct task *t)
+{
+    const char *schedule = fm_json_get_str(t->training, "schedule");
+    bool constant =
+        schedule && strcmp(schedule, "constant") == 0 &&
+        !fm_json_is_number(fm_json_get(t->training, "warmup_ratio"));
+
+    return constant ? FM_WF_ITERATIONS_MAX : t->chain->iterations;
+}
+
 static fm_status_t update_work(const struct task *t, fm_json_t *params,
                                fm_json_t *hints, fm_json_t *items)
 {
@@ -613,7 +624,7 @@ static fm_status_t update_work(const struct task *t, fm_json_t *params,
         (rc = fm_wf_set(t->r, params, "iteration", fm_json_int(t->iteration))) <
             0 ||
         (rc = fm_wf_set(t->r, params, "iterations",
-                        fm_json_int(t->chain->iterations))) < 0 ||
+                        fm_json_int(schedule_span(t)))) < 0 ||
         (rc = fm_wf_training_hints(t->r, &fm_wf_policy_training, t->given,
                                    hints)) < 0 ||
         (rc = put_state(t, item)) < 0 || (rc = put_rollouts(t, item)) < 0 ||

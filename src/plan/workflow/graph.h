@@ -24,6 +24,7 @@ typedef struct fm_wf_ref {
     unsigned line, column;
     uint32_t target; /* node index */
     bool condition;  /* of `condition`: decides by itself about skipping */
+    bool reward;     /* of `reward`: rollouts need not wait for a judge */
 } fm_wf_ref_t;
 
 /** A node of the file, before the sweep. */
@@ -157,13 +158,13 @@ FM_MUST_USE fm_status_t fm_wf_walk(fm_workflow_t *wf,
 /**
  * Make the nodes of a chain but the last.
  * @param owner  refs and data are bound; gets its part of the chain.
- * @param reads  @p read_count nodes that the owner reads, ascending.
+ * @param reads   @p read_count nodes that rollouts read, ascending.
+ * @param judged  the same for rewards and updates.
  */
-FM_MUST_USE fm_status_t fm_wf_chain_build(fm_workflow_t *wf,
-                                          fm_wf_node_private_t *owner,
-                                          const uint32_t *reads,
-                                          size_t read_count,
-                                          const fm_wf_source_t *source);
+FM_MUST_USE fm_status_t fm_wf_chain_build(
+    fm_workflow_t *wf, fm_wf_node_private_t *owner, const uint32_t *reads,
+    size_t read_count, const uint32_t *judged, size_t judged_count,
+    const fm_wf_source_t *source);
 /** Node of part @p part of iteration @p iteration. */
 uint32_t fm_wf_chain_node(const fm_wf_chain_t *chain, fm_wf_part_t part,
                           uint32_t iteration, uint32_t which);

@@ -30,6 +30,12 @@ static int64_t config_int(const fm_wf_value_t *config, const char *key,
     return value && value->type == FM_JSON_INT ? value->integer : fallback;
 }
 
+/* Whether heads have a width of their own even when the key is absent. */
+static bool has_head_dim(const char *family)
+{
+    return family && strcmp(family, "qwen3") == 0;
+}
+
 static fm_status_t check_config(const fm_wf_value_t *config,
                                 const fm_wf_source_t *source)
 {
@@ -37,8 +43,10 @@ static fm_status_t check_config(const fm_wf_value_t *config,
     int64_t heads = config_int(config, "num_attention_heads", 4);
     int64_t kv_heads = config_int(config, "num_key_value_heads", heads);
     const fm_wf_value_t *size = fm_wf_get(config, "hidden_size");
+    const char *family = fm_wf_str(fm_wf_get(config, "model_type"));
 
-    if (hidden % (2 * heads) != 0) {
+    if (!fm_wf_get(config, "head_dim") && !has_head_dim(family) &&
+        hidden % (2 * heads) != 0) {
         return fm_wf_fail(source, (size ? size : config)->line,
                           (size ? size : config)->column, FM_ERR_INVALID,
                           "hidden_size is %lld; allowed: a multiple of twice "
@@ -342,6 +350,18 @@ static fm_status_t stored_model(const fm_wf_resolver_t *r,
     return FM_OK;
 }
 
+/* What is not given and has no default is absent, so that the work of models
+ * that need none of the keys of families is what it was. */
+static void nulls_remove(fm_json_t *config)
+{
+    for (size_t i = 0; i < fm_wf_model_config.count; i++) {
+        const char *name = fm_wf_model_config.keys[i].name;
+        if (fm_json_is(fm_json_get(config, name), FM_JSON_NULL)) {
+            fm_json_remove(config, name);
+        }
+    }
+}
+
 static fm_status_t random_model(const fm_wf_resolver_t *r,
                                 const fm_wf_value_t *at, const fm_json_t *model,
                                 fm_json_t **out)
@@ -352,14 +372,16 @@ static fm_status_t random_model(const fm_wf_resolver_t *r,
     fm_status_t rc = config && made ? FM_OK : fm_no_memory(r->source.err);
     int64_t heads = fm_json_get_int(config, "num_attention_heads", 1);
     int64_t kv_heads = fm_json_get_int(given, "num_key_value_heads", heads);
+    nulls_remove(config);
+    bool even = fm_json_get(config, "head_dim") ||
+                has_head_dim(fm_json_get_str(config, "model_type")) ||
+                fm_json_get_int(config, "hidden_size", 0) % (2 * heads) == 0;
 
-    if (rc == FM_OK &&
-        (fm_json_get_int(config, "hidden_size", 0) % (2 * heads) ||
-         heads % kv_heads)) {
+    if (rc == FM_OK && (!even || heads % kv_heads)) {
         rc = fm_wf_fail(&r->source, at->line, at->column, FM_ERR_INVALID,
-                        "node %s: model.config: hidden_size must be a multiple "
-                        "of twice num_attention_heads, and that one of "
-                        "num_key_value_heads",
+                        "node %s: model.config: without head_dim hidden_size "
+                        "must be a multiple of twice num_attention_heads, and "
+                        "that one of num_key_value_heads",
                         r->node->pub.name);
     }
     if (rc == FM_OK &&

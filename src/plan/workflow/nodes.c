@@ -107,11 +107,12 @@ static size_t distinct(uint32_t *nodes, size_t count)
     return kept;
 }
 
-/* What the node reads: targets of its references, and its data. */
+/* What the node reads: targets of its references, unless they are of rewards
+ * and @p rewards is false, and its data. */
 static fm_status_t list_reads(fm_workflow_t *wf,
-                              const fm_wf_node_private_t *node, size_t room,
-                              uint32_t **reads_out, size_t *count_out,
-                              fm_error_t *err)
+                              const fm_wf_node_private_t *node, bool rewards,
+                              size_t room, uint32_t **reads_out,
+                              size_t *count_out, fm_error_t *err)
 {
     uint32_t *reads =
         fm_wf_alloc(&wf->arena, (node->ref_count + 1 + room) * sizeof(*reads));
@@ -121,7 +122,9 @@ static fm_status_t list_reads(fm_workflow_t *wf,
         return fm_no_memory(err);
     }
     for (size_t i = 0; i < node->ref_count; i++) {
-        reads[count++] = node->refs[i].target;
+        if (rewards || !node->refs[i].reward) {
+            reads[count++] = node->refs[i].target;
+        }
     }
     if (node->data != FM_WF_NONE) {
         reads[count++] = node->data;
@@ -139,7 +142,7 @@ static fm_status_t bind_deps(fm_workflow_t *wf, fm_wf_node_private_t *node,
     uint32_t *deps = NULL;
     size_t count = 0;
     size_t room = stage->dep_count + 1 + (chain ? chain->stride + 1 : 0);
-    fm_status_t rc = list_reads(wf, node, room, &deps, &count, err);
+    fm_status_t rc = list_reads(wf, node, true, room, &deps, &count, err);
 
     if (rc < 0) {
         return rc;
@@ -440,14 +443,20 @@ static fm_status_t add_chain(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                              const fm_wf_source_t *source)
 {
     uint32_t *reads = NULL;
+    uint32_t *judged = NULL;
     size_t count = 0;
+    size_t judged_count = 0;
     fm_status_t rc = bind_refs(wf, owner, source);
 
     if (rc < 0 ||
-        (rc = list_reads(wf, owner, 0, &reads, &count, source->err)) < 0) {
+        (rc = list_reads(wf, owner, false, 0, &reads, &count, source->err)) <
+            0 ||
+        (rc = list_reads(wf, owner, true, 0, &judged, &judged_count,
+                         source->err)) < 0) {
         return rc;
     }
-    return fm_wf_chain_build(wf, owner, reads, count, source);
+    return fm_wf_chain_build(wf, owner, reads, count, judged, judged_count,
+                             source);
 }
 
 static fm_status_t check_node(fm_workflow_t *wf, const fm_wf_value_t **tree,

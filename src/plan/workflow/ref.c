@@ -54,6 +54,7 @@ struct finder {
     const fm_wf_source_t *source;
     fm_wf_ref_t *refs;
     size_t count, capacity;
+    bool reward; /* inside `reward` */
 };
 
 /* items[.N[.output…]], export[…], skipped; with @p wild also items[*]. */
@@ -106,7 +107,10 @@ static fm_status_t add_ref(struct finder *f, const char *stage, size_t len,
         return rc;
     }
     fm_wf_ref_t *ref = &f->refs[f->count];
-    *ref = (fm_wf_ref_t){.line = line, .column = column, .target = FM_WF_NONE};
+    *ref = (fm_wf_ref_t){.line = line,
+                         .column = column,
+                         .target = FM_WF_NONE,
+                         .reward = f->reward};
     if (!(ref->stage = fm_wf_text(f->arena, stage, len)) ||
         !(ref->path = fm_wf_text(f->arena, path, path_len))) {
         return fm_no_memory(f->source->err);
@@ -284,7 +288,10 @@ static fm_status_t find_in_section(struct finder *f, const char *key,
     }
     if (strcmp(key, "reward") == 0 || strcmp(key, "map") == 0 ||
         strcmp(key, "filter") == 0) {
-        return find_in_map(f, value);
+        f->reward = strcmp(key, "reward") == 0;
+        rc = find_in_map(f, value);
+        f->reward = false;
+        return rc;
     }
     return rc < 0 ? rc : find_in(f, value, strcmp(key, "inputs") == 0);
 }

@@ -46,6 +46,40 @@ static fm_status_t check_condition(const fm_wf_resolver_t *r,
     return rc;
 }
 
+/* Whether nothing that the node reads was skipped. */
+static fm_status_t check_read(const fm_wf_resolver_t *r, uint32_t target,
+                              bool *met)
+{
+    const fm_json_t *result = NULL;
+    fm_status_t rc = fm_wf_result_of(r, target, &result);
+
+    *met = !fm_json_get_bool(result, "skipped", false);
+    return rc;
+}
+
+static fm_status_t check_reads(const fm_wf_resolver_t *r,
+                               const fm_wf_node_private_t *node, bool *met)
+{
+    /* A rollout does not wait for a judge, so it cannot ask about one. */
+    bool judges =
+        node->part != FM_WF_PART_ROLLOUT && node->part != FM_WF_PART_REFERENCE;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; i < r->node->ref_count && *met && rc == FM_OK; i++) {
+        const fm_wf_ref_t *ref = &r->node->refs[i];
+        if (!ref->condition && (judges || !ref->reward)) {
+            rc = check_read(r, ref->target, met);
+        }
+    }
+    for (size_t i = 0;
+         node->chain && i < node->pub.dep_count && *met && rc == FM_OK; i++) {
+        if (node->pub.deps[i] >= node->chain->first) {
+            rc = check_read(r, node->pub.deps[i], met);
+        }
+    }
+    return rc;
+}
+
 fm_status_t fm_workflow_condition(const fm_workflow_t *wf, uint32_t node,
                                   fm_workflow_upstream_fn upstream, void *ctx,
                                   bool *met_out, fm_error_t *err)
@@ -58,18 +92,8 @@ fm_status_t fm_workflow_condition(const fm_workflow_t *wf, uint32_t node,
                                 .ctx = ctx,
                                 .source = {.file = wf->file, .err = err}};
     bool met = true;
-    fm_status_t rc = FM_OK;
+    fm_status_t rc = check_reads(&r, &wf->nodes[node], &met);
 
-    for (size_t i = 0; i < owner->ref_count && met && rc == FM_OK; i++) {
-        const fm_wf_ref_t *ref = &owner->refs[i];
-        const fm_json_t *result = NULL;
-        if (ref->condition) {
-            continue;
-        }
-        if ((rc = fm_wf_result_of(&r, ref->target, &result)) == FM_OK) {
-            met = !fm_json_get_bool(result, "skipped", false);
-        }
-    }
     for (size_t i = 0; i < owner->ref_count && met && rc == FM_OK; i++) {
         if (owner->refs[i].condition) {
             rc = check_condition(&r, &owner->refs[i], &met);

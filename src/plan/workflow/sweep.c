@@ -340,7 +340,18 @@ static bool names_origin(const fm_wf_value_t *data)
     return false;
 }
 
-/* Where data or a model comes from is one thing: own replaces inherited. */
+/* A reward of its own: entire, in either spelling. */
+static bool names_reward(const fm_wf_value_t *own)
+{
+    const fm_wf_value_t *reward = fm_wf_get(own, "reward");
+
+    return fm_wf_get(own, "reward_model") ||
+           (reward &&
+            (reward->type == FM_JSON_ARRAY || fm_wf_get(reward, "type")));
+}
+
+/* Where data or a model comes from, and what rewards, is one thing: own
+ * replaces inherited.  An adapter belongs to its model. */
 static const fm_wf_value_t *drop_origins(fm_workflow_t *wf,
                                          const fm_wf_value_t *base,
                                          const fm_wf_value_t *own)
@@ -350,9 +361,14 @@ static const fm_wf_value_t *drop_origins(fm_workflow_t *wf,
     if (names_origin(fm_wf_get(own, "data"))) {
         base = fm_wf_without(&wf->arena, base, "data");
     }
+    if (base && names_reward(own)) {
+        base = fm_wf_without(&wf->arena, base, "reward");
+        base = base ? fm_wf_without(&wf->arena, base, "reward_model") : NULL;
+    }
     if (base && model && model->type == FM_JSON_OBJECT &&
         fm_wf_get(fm_wf_get(own, "model"), "source")) {
         const fm_wf_value_t *rest = fm_wf_without(&wf->arena, model, "source");
+        rest = rest ? fm_wf_without(&wf->arena, rest, "adapters") : NULL;
         fm_error_t ignored = {0};
         if (!rest ||
             fm_wf_put(&wf->arena, base, "model", rest, &base, &ignored) < 0) {

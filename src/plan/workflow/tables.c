@@ -91,8 +91,15 @@ static const fm_wf_key_t config_keys[] = {
     {REAL("rope_theta", 1, 1e12), .fallback = "10000.0"},
     {REAL("rms_norm_eps", 1e-12, 1), .fallback = "1e-05"},
     {BOOL("tie_word_embeddings"), .fallback = "false"},
-    /* the one that src/run/ops draws weights with: part of a model's name */
-    {REAL("initializer_range", 0.02, 0.02), .fallback = "0.02"},
+    {REAL("initializer_range", 1e-9, 1), .fallback = "0.02"},
+    /* of families; absent is what docs/spec/config.md makes of it */
+    {TEXT("model_type"), .choices = "llama|mistral|qwen2|qwen3"},
+    {INT("head_dim", 2, 1024)},
+    {BOOL("attention_bias")},
+    {BOOL("mlp_bias")},
+    {INT("sliding_window", 1, 1 << 30)},
+    {BOOL("use_sliding_window")},
+    {INT("max_window_layers", 0, 1024)},
 };
 TABLE(fm_wf_model_config, "model.config", config_keys);
 

@@ -12,7 +12,7 @@
         {REAL("top_p", 1e-6, 1), .fallback = "1.0"},                           \
         {INT("top_k", 0, 1e6), .fallback = "0"},                               \
         {REAL("min_p", 0, 1), .fallback = "0.0"},                              \
-        {REAL("repetition_penalty", 1e-3, 100), .fallback = "1.0"},            \
+        {REAL("repetition_penalty", 0.01, 100), .fallback = "1.0"},            \
     {                                                                          \
         ANY("stop"), .nullable = true                                          \
     }
@@ -21,7 +21,7 @@ static const fm_wf_key_t inference_keys[] = {
     {INT("max_tokens", 1, 1 << 20), .fallback = "64"},
     {INT("max_new_tokens", 1, 1 << 20), .same_as = "max_tokens"},
     DRAWING("0.0"),
-    {INT("n", 1, 1024), .fallback = "1"},
+    {INT("n", 1, 256), .fallback = "1"},
     {TEXT("return"), .choices = "text|tokens", .fallback = "\"text\""},
     {INT("seed", 0, SEED_MAX)},
     /* these go into the items */
@@ -34,7 +34,7 @@ static const fm_wf_key_t generation_keys[] = {
     {INT("max_new_tokens", 1, 1 << 20), .fallback = "64"},
     {INT("max_tokens", 1, 1 << 20), .same_as = "max_new_tokens"},
     DRAWING(NULL), /* the task type's */
-    {INT("n", 1, 1024), .tasks = FM_WF_EVALUATE},
+    {INT("n", 1, 256), .tasks = FM_WF_EVALUATE},
     {ANY("k"), .tasks = FM_WF_EVALUATE},
     {REAL("pass_score", -1e9, 1e9), .tasks = FM_WF_EVALUATE},
     {INT("max_seq_length", 2, 1 << 24), .nullable = true,
@@ -109,17 +109,17 @@ static const fm_wf_key_t policy_training_keys[] = {
     {INT("epochs", 1, 1000), .fallback = "4", .tasks = FM_WF_PPO},
     {INT("epochs", 1, 1000), .fallback = "1", .tasks = FM_WF_GRPO},
     {INT("ppo_epochs", 1, 1000), .same_as = "epochs", .tasks = FM_WF_PPO},
-    {REAL("clip_range", 0, 100), .fallback = "0.2"},
+    {REAL("clip_range", 1e-9, 0.999999), .fallback = "0.2"},
     {REAL("value_clip_range", 0, 100), .fallback = "0.2", .tasks = FM_WF_PPO},
     {REAL("value_coef", 0, 1000), .fallback = "0.1", .tasks = FM_WF_PPO},
     {REAL("gamma", 0, 1), .fallback = "1.0", .tasks = FM_WF_PPO},
     {REAL("lam", 0, 1), .fallback = "0.95", .tasks = FM_WF_PPO},
     {REAL("kl_coef", 0, 1000), .fallback = "0.05", .tasks = FM_WF_PPO},
-    {REAL("entropy_coef", 0, 1000), .fallback = "0.0", .tasks = FM_WF_PPO},
-    {REAL("target_kl", 1e-9, 1e6), .nullable = true, .tasks = FM_WF_PPO},
+    {REAL("entropy_coef", 0, 1000), .fallback = "0.0"},
+    {REAL("target_kl", 1e-9, 1e6), .nullable = true},
     {BOOL("whiten_advantages"), .fallback = "true", .tasks = FM_WF_PPO},
-    {BOOL("early_stopping"), .hint = true, .tasks = FM_WF_PPO},
-    {INT("group_size", 2, 1024), .fallback = "8", .tasks = FM_WF_GRPO},
+    {BOOL("early_stopping"), .hint = true},
+    {INT("group_size", 2, 256), .fallback = "8", .tasks = FM_WF_GRPO},
     {REAL("beta", 0, 1000), .fallback = "0.04", .tasks = FM_WF_GRPO},
     {REAL("clip_range_high", 0, 100), .nullable = true, .tasks = FM_WF_GRPO},
     {BOOL("scale_rewards"), .fallback = "true", .tasks = FM_WF_GRPO},

@@ -437,6 +437,10 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
         free(control->result_list[i].error);
     }
     free(control->result_list);
+    for (size_t i = 0; i < control->reader_runs; i++) {
+        free(control->readers[i]);
+    }
+    free(control->readers);
     fm_map_destroy(control->results);
     fm_map_destroy(control->marks);
     if (control->fabric) {

@@ -142,19 +142,93 @@ static fm_status_t result_put(fm_control_t *control, uint32_t run,
     return FM_OK;
 }
 
+static void result_drop(fm_control_t *control, uint32_t run, uint32_t node)
+{
+    fm_digest_t key = node_as_digest(run, node, MARK_RESULT);
+    struct node_result *result = result_get(control, run, node);
+
+    if (result) {
+        /* the slot stays, empty: later indices must not move */
+        result->value = fm_json_drop(result->value);
+        free(result->error);
+        result->error = NULL;
+        (void)fm_map_remove(control->results, &key);
+    }
+}
+
 void fm_control_results_drop(fm_control_t *control, uint32_t run)
 {
     const fm_run_t *state = fm_state_run(control->fabric->state, run);
 
     for (uint32_t node = 0; node < state->node_count; node++) {
-        fm_digest_t key = node_as_digest(run, node, MARK_RESULT);
-        struct node_result *result = result_get(control, run, node);
-        if (result) {
-            /* the slot stays, empty: later indices must not move */
-            result->value = fm_json_drop(result->value);
-            free(result->error);
-            result->error = NULL;
-            (void)fm_map_remove(control->results, &key);
+        result_drop(control, run, node);
+    }
+    if (run < control->reader_runs) {
+        free(control->readers[run]);
+        control->readers[run] = NULL;
+    }
+}
+
+/* --- results that nobody will read again ---------------------------------- */
+
+static bool is_expanded(const fm_control_t *control, const fm_run_t *run,
+                        uint32_t node)
+{
+    fm_pool_node_t info;
+
+    return (run->vectors[node] && run->vectors[node]->params) ||
+           fm_pool_node_get(control->pool, run->index, node, &info) < 0 ||
+           info.state == FM_POOL_SKIPPED || info.state == FM_POOL_FAILED;
+}
+
+/* By node, how many nodes that are not expanded yet depend on it; counted when
+ * the run's first node of this life is expanded.  NULL: memory is out. */
+static uint32_t *readers_of(fm_control_t *control, const fm_run_t *run)
+{
+    size_t runs = (size_t)run->index + 1;
+    uint32_t *left = NULL;
+
+    if (runs > control->reader_runs) {
+        uint32_t **grown =
+            fm_realloc((void *)control->readers, runs, sizeof(*grown));
+        if (!grown) {
+            return NULL;
+        }
+        memset((void *)(grown + control->reader_runs), 0,
+               (runs - control->reader_runs) * sizeof(*grown));
+        control->readers = grown;
+        control->reader_runs = runs;
+    }
+    if (control->readers[run->index]) {
+        return control->readers[run->index];
+    }
+    if (!(left = fm_calloc(run->node_count, sizeof(*left)))) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < run->node_count; i++) {
+        const fm_workflow_node_t *node = fm_workflow_node(run->workflow, i);
+        bool reads = !is_expanded(control, run, i);
+        for (size_t k = 0; reads && k < node->dep_count; k++) {
+            left[node->deps[k]]++;
+        }
+    }
+    control->readers[run->index] = left;
+    return left;
+}
+
+/* A node reads no more: its dependencies' results may go.  A chain of hundreds
+ * of iterations would otherwise keep every rollout in memory.  Without memory
+ * to count in, they stay until the run ends. */
+static void readers_note(fm_control_t *control, uint32_t run, uint32_t node)
+{
+    const fm_run_t *state = fm_state_run(control->fabric->state, run);
+    const fm_workflow_node_t *info = fm_workflow_node(state->workflow, node);
+    uint32_t *left = readers_of(control, state);
+
+    for (size_t k = 0; left && k < info->dep_count; k++) {
+        uint32_t dep = info->deps[k];
+        if (left[dep] > 0 && --left[dep] == 0) {
+            result_drop(control, run, dep);
         }
     }
 }
@@ -398,6 +472,7 @@ static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
     } else if (fm_control_stage(control, run, node, &work, &err) < 0) {
         fm_control_node_fail(control, run, node, err.text);
     }
+    readers_note(control, run, node);
 out:
     fm_workflow_work_fini(&work);
 }

@@ -107,6 +107,9 @@ struct fm_control {
     struct node_result *result_list;
     size_t result_count;
     size_t result_capacity;
+    uint32_t **readers; /* [reader_runs][nodes] of a run: how many that are not
+                           expanded yet read it; NULL: not counted yet */
+    size_t reader_runs;
 };
 
 /* --- control.c ------------------------------------------------------------ */

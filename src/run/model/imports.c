@@ -83,7 +83,7 @@ static fm_status_t files_look(const char *path, fm_json_t **files_out,
                                 errno == ENOENT ? FM_ERR_NOT_FOUND : FM_ERR_IO,
                                 errno, "open %s", dir_path);
     }
-    while (rc >= 0 && (entry = readdir(dir))) {
+    while (rc >= 0 && dir && (entry = readdir(dir))) {
         if (!matters(entry->d_name)) {
             continue;
         }

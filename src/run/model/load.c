@@ -106,6 +106,7 @@ static fm_status_t empty_make(fm_cas_t *cas, const fm_engine_config_t *config,
                             "least %d",
                             config->vocab_size, vocab);
     }
+    fm_engine_tokenizer_reach(model->tokenizer, (int32_t)config->vocab_size);
     model->bytes = fm_engine_config_param_count(config) * sizeof(float);
     return FM_OK;
 }

@@ -21,7 +21,8 @@ bool fm_model_name_valid(const char *name)
     size_t len = strlen(name);
 
     return len > 0 && len <= FM_MODEL_NAME_MAX &&
-           strspn(name, allowed) == len && !strchr("._-", name[0]);
+           strspn(name, allowed) == len && !strchr("._-", name[0]) &&
+           !strstr(name, ".tmp."); /* a name on its way */
 }
 
 static fm_status_t name_check(const char *name, fm_error_t *err)
@@ -78,10 +79,10 @@ static fm_status_t unknown(fm_model_library_t *library, const char *name,
         fm_buf_printf(&list, "%s%s", i ? ", " : "",
                       fm_json_str(fm_json_at(names, i)));
     }
-    (void)fm_error_set(err, FM_ERR_NOT_FOUND,
-                       "no model is named %s in %s; %s%s", name,
-                       library->models, list.len ? "there are " : "there is none",
-                       list.len ? fm_buf_cstr(&list) : "");
+    (void)fm_error_set(
+        err, FM_ERR_NOT_FOUND, "no model is named %s in %s; %s%s", name,
+        library->models, list.len ? "there are " : "there is none",
+        list.len ? fm_buf_cstr(&list) : "");
     fm_buf_fini(&list);
     fm_json_drop(names);
     return FM_ERR_NOT_FOUND;
@@ -148,8 +149,7 @@ static fm_status_t names_read(DIR *dir, char ***names_out, size_t *count_out,
     fm_status_t rc = FM_OK;
 
     while (rc >= 0 && *count_out < NAMES_MAX && (entry = readdir(dir))) {
-        if (!fm_model_name_valid(entry->d_name) ||
-            strstr(entry->d_name, ".tmp.")) {
+        if (!fm_model_name_valid(entry->d_name)) {
             continue;
         }
         char *name = fm_strdup(entry->d_name);

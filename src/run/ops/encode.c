@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
+#include "engine/chat.h"
 #include "run/ops/internal.h"
 
 void fm_ops_sequence_fini(fm_ops_sequence_t *sequence)
@@ -62,10 +64,14 @@ fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
                                  const fm_ops_limit_t *limit,
                                  fm_ops_sequence_t *out, fm_error_t *err)
 {
+    const fm_engine_tokenizer_t *tokenizer = model->tokenizer;
     fm_ops_sequence_t made = {0};
-    fm_status_t rc = fm_engine_tokens_add(
-        &made.tokens, fm_engine_tokenizer_bos(model->tokenizer), err);
+    fm_status_t rc = FM_OK;
 
+    if (fm_engine_tokenizer_adds_bos(tokenizer)) {
+        rc = fm_engine_tokens_add(&made.tokens,
+                                  fm_engine_tokenizer_bos(tokenizer), err);
+    }
     if (rc >= 0 && prompt) {
         rc = text_encode(model, prompt, "prompt", &made.tokens, err);
     }
@@ -73,13 +79,44 @@ fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
     if (rc >= 0) {
         rc = text_encode(model, completion, "completion", &made.tokens, err);
     }
-    if (rc >= 0) {
-        rc = fm_engine_tokens_add(
-            &made.tokens, fm_engine_tokenizer_eos(model->tokenizer), err);
+    if (rc >= 0 && fm_engine_tokenizer_eos(tokenizer) >= 0) {
+        rc = fm_engine_tokens_add(&made.tokens,
+                                  fm_engine_tokenizer_eos(tokenizer), err);
     }
     if (rc >= 0) {
         rc = sequence_fit(&made, limit, err);
     }
+    if (rc < 0) {
+        fm_ops_sequence_fini(&made);
+        return rc;
+    }
+    *out = made;
+    return FM_OK;
+}
+
+fm_status_t fm_ops_messages_make(const fm_ops_model_t *model,
+                                 const fm_json_t *messages,
+                                 const fm_ops_limit_t *limit,
+                                 fm_ops_sequence_t *out, fm_error_t *err)
+{
+    fm_ops_sequence_t made = {0};
+    fm_buf_t assistant = {0};
+    fm_status_t rc = fm_engine_chat_render(model->tokenizer, messages, NULL,
+                                           &made.tokens, &assistant, err);
+
+    if (rc < 0) {
+        fm_error_wrap(err, "messages");
+    } else {
+        rc = sequence_fit(&made, limit, err);
+    }
+    if (rc >= 0 && made.tokens.count > 0) {
+        if (!(made.mask = fm_malloc(made.tokens.count))) {
+            rc = fm_no_memory(err);
+        } else {
+            memcpy(made.mask, assistant.data, made.tokens.count);
+        }
+    }
+    fm_buf_fini(&assistant);
     if (rc < 0) {
         fm_ops_sequence_fini(&made);
         return rc;

@@ -124,9 +124,9 @@ static fm_status_t choice_score(const fm_ops_evaluation_t *eval,
                                 fm_error_t *err)
 {
     fm_ops_sequence_t sequence = {0};
-    fm_engine_score_t score;
+    fm_engine_score_t score = {0};
     fm_status_t rc = fm_ops_sequence_encode(eval->side.model, prompt, choice,
-                                            SIZE_MAX, &sequence, err);
+                                            eval->limit, &sequence, err);
 
     if (rc >= 0) {
         int32_t eos = fm_engine_tokenizer_eos(eval->side.model->tokenizer);

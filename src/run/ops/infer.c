@@ -309,7 +309,6 @@ static fm_status_t on_poll(void *ctx, fm_error_t *err)
 fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err)
 {
     generation_t g = {.run = run};
-    int32_t eos = -1;
     fm_status_t rc;
 
     if ((rc = options_parse(&g, err)) < 0 ||
@@ -318,9 +317,8 @@ fm_status_t fm_ops_inference(fm_ops_run_t *run, fm_error_t *err)
         (rc = fm_ops_server_get(run->ops, g.model, &g.server, err)) < 0) {
         return rc;
     }
-    eos = fm_engine_tokenizer_eos(g.model->tokenizer);
-    g.options.stop_ids = &eos;
-    g.options.stop_count = 1;
+    g.options.stop_ids =
+        fm_engine_tokenizer_eos_ids(g.model->tokenizer, &g.options.stop_count);
     g.options.tokenizer = g.model->tokenizer;
     if ((rc = requests_make(&g, err)) >= 0) {
         const fm_engine_sink_t sink = {&g, on_done, on_poll};

@@ -230,7 +230,15 @@ FM_MUST_USE fm_status_t fm_ops_sequence_make(const fm_ops_model_t *model,
                                              const fm_ops_limit_t *limit,
                                              fm_ops_sequence_t *out,
                                              fm_error_t *err);
-/** The same; one longer than @p limit is refused. */
+/** A conversation by the model's chat template; the mask is its assistant
+ *  turns, no token of it is a prompt.
+ *  @retval FM_ERR_UNSUPPORTED  the model came without a template. */
+FM_MUST_USE fm_status_t fm_ops_messages_make(const fm_ops_model_t *model,
+                                             const fm_json_t *messages,
+                                             const fm_ops_limit_t *limit,
+                                             fm_ops_sequence_t *out,
+                                             fm_error_t *err);
+/** fm_ops_sequence_make(); one longer than @p limit is refused. */
 FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
                                                const fm_json_t *prompt,
                                                const fm_json_t *completion,

@@ -280,16 +280,40 @@ void fm_ops_model_adopt(fm_ops_t *ops, const fm_digest_t *digest,
     *model = (fm_ops_model_t){0};
 }
 
-/* Room for keys and values: a quarter of what may be resident or of what the
- * model takes. */
+/* Room for keys and values: a part of what may be resident, little for a
+ * little model, but enough for one text of full length if that may be. */
 static size_t cache_bytes(const fm_ops_models_t *models, const entry_t *entry)
 {
-    const size_t least = (size_t)64 << 20;
-    size_t largest = models->bytes_max > entry->model.bytes
-                         ? models->bytes_max
-                         : entry->model.bytes;
+    const fm_engine_config_t *c = fm_engine_model_config(entry->model.model);
+    size_t longest = 2 * c->num_hidden_layers * c->num_key_value_heads *
+                     c->head_dim * sizeof(float) * c->max_position_embeddings;
+    size_t part = models->bytes_max / 4;
+    size_t scaled = 16 * entry->model.bytes;
+    size_t least = longest < models->bytes_max ? longest : models->bytes_max;
 
-    return largest / 4 > least ? largest / 4 : least;
+    part = scaled < part ? scaled : part;
+    return least > part ? least : part;
+}
+
+static fm_status_t server_make(fm_ops_models_t *models, entry_t *entry,
+                               fm_error_t *err)
+{
+    const fm_engine_server_options_t options = {.kv_bytes =
+                                                    cache_bytes(models, entry)};
+    fm_status_t rc = FM_OK;
+
+    do {
+        rc = fm_engine_server_create(entry->model.model, &options,
+                                     &entry->server, err);
+    } while (out_of_memory(rc) && evict_one(models));
+    if (rc < 0) {
+        return rc;
+    }
+    entry->bytes += fm_engine_server_bytes(entry->server);
+    models->bytes += fm_engine_server_bytes(entry->server);
+    while (models->bytes > models->bytes_max && evict_one(models)) {
+    }
+    return FM_OK;
 }
 
 fm_status_t fm_ops_server_get(fm_ops_t *ops, const fm_ops_model_t *model,
@@ -305,18 +329,11 @@ fm_status_t fm_ops_server_get(fm_ops_t *ops, const fm_ops_model_t *model,
     if (!entry) {
         return fm_error_set(err, FM_ERR_INTERNAL, "the model is not resident");
     }
-    if (!entry->server) {
-        const fm_engine_server_options_t options = {
-            .kv_bytes = cache_bytes(models, entry)};
-        do {
-            rc = fm_engine_server_create(model->model, &options, &entry->server,
-                                         err);
-        } while (out_of_memory(rc) && evict_one(models));
+    if (!entry->server && (rc = server_make(models, entry, err)) < 0) {
+        return rc;
     }
-    if (rc >= 0) {
-        *server_out = entry->server;
-    }
-    return rc;
+    *server_out = entry->server;
+    return FM_OK;
 }
 
 /* --- adapters ------------------------------------------------------------- */

@@ -11,6 +11,7 @@
  * The schedule counts iterations: the learning rate of an update follows from
  * its number alone, whether an earlier one ended early or not.
  */
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -277,7 +278,7 @@ static fm_status_t steps_run(policy_t *policy, fm_error_t *err)
 
 /* --- the output ---------------------------------------------------------- */
 
-/* Add the figures of a row to those of the iteration. */
+/* Add the figures of a row to those of the iteration; null stays null. */
 static fm_status_t row_sum(const fm_json_t *row, fm_json_t *sums,
                            fm_error_t *err)
 {
@@ -286,10 +287,15 @@ static fm_status_t row_sum(const fm_json_t *row, fm_json_t *sums,
     fm_json_t *value;
 
     while (fm_json_next(row, &iterator, &key, &value)) {
-        if (fm_json_is_number(value) && strcmp(key, "epoch") != 0 &&
-            fm_json_set(sums, key,
-                        fm_json_real(fm_json_get_real(sums, key, 0) +
-                                     fm_json_real_or(value, 0))) < 0) {
+        bool none = fm_json_is(value, FM_JSON_NULL) ||
+                    fm_json_is(fm_json_get(sums, key), FM_JSON_NULL);
+        double sum = fm_json_get_real(sums, key, 0) + fm_json_real_or(value, 0);
+        if (fm_json_is(value, FM_JSON_ARRAY) || strcmp(key, "epoch") == 0) {
+            continue;
+        }
+        none = none || !isfinite(sum);
+        if (fm_json_set(sums, key, none ? fm_json_null() : fm_json_real(sum)) <
+            0) {
             return fm_no_memory(err);
         }
     }
@@ -335,9 +341,11 @@ static fm_status_t metrics_make(const policy_t *policy, fm_json_t **metrics_out,
     }
     bool ok = true;
     while (ok && fm_json_next(sums, &iterator, &key, &value)) {
-        ok = fm_json_set(
-                 metrics, key,
-                 fm_json_real(fm_json_real_or(value, 0) / (double)rows)) >= 0;
+        double mean = fm_json_real_or(value, 0) / (double)rows;
+        ok = fm_json_set(metrics, key,
+                         fm_json_is(value, FM_JSON_NULL)
+                             ? fm_json_null()
+                             : fm_json_real(mean)) >= 0;
     }
     const fm_ops_training_t *t = &policy->training;
     if (!ok ||

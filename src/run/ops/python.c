@@ -277,6 +277,25 @@ static fm_status_t each_stage(fm_ops_run_t *run, const fm_ops_each_t *each,
     return rc;
 }
 
+/* One line; what is no value of ours, such as a text with NUL, is the failure
+ * of its call alone. */
+static fm_status_t line_add(const char *text, size_t len, fm_json_t *results,
+                            fm_error_t *err)
+{
+    fm_json_t *line = NULL;
+    fm_error_t why = {0};
+    fm_status_t rc = fm_json_parse(text, len, "returned value", &line, &why);
+
+    if (rc == FM_ERR_INVALID) {
+        if (!(line = fm_json_object()) ||
+            fm_json_set(line, "error", fm_json_string(why.text)) < 0) {
+            line = fm_json_drop(line);
+        }
+    }
+    return !line || fm_json_append(results, line) < 0 ? fm_no_memory(err)
+                                                      : FM_OK;
+}
+
 /* The lines that are whole, in order; a file that is not there has none. */
 static fm_status_t lines_read(const char *workdir, fm_json_t *results,
                               fm_error_t *err)
@@ -291,16 +310,11 @@ static fm_status_t lines_read(const char *workdir, fm_json_t *results,
     }
     for (size_t at = 0; rc >= 0 && at < bytes.len;) {
         const uint8_t *end = memchr(bytes.data + at, '\n', bytes.len - at);
-        fm_json_t *line = NULL;
         if (!end) {
             break;
         }
         size_t size = (size_t)(end - bytes.data) - at;
-        if ((rc = fm_json_parse((const char *)bytes.data + at, size,
-                                "returned value", &line, err)) >= 0 &&
-            fm_json_append(results, line) < 0) {
-            rc = fm_no_memory(err);
-        }
+        rc = line_add((const char *)bytes.data + at, size, results, err);
         at += size + 1;
     }
     free(path);

@@ -25,7 +25,8 @@ static fm_status_t item_check(const fm_json_t *item, fm_error_t *why)
     return FM_OK;
 }
 
-static fm_status_t verifier_judge(const fm_json_t *params,
+static fm_status_t verifier_judge(const fm_ops_run_t *run,
+                                  const fm_json_t *params,
                                   const fm_json_t *items,
                                   const fm_ops_judge_t *judge, fm_error_t *err)
 {
@@ -37,6 +38,9 @@ static fm_status_t verifier_judge(const fm_json_t *params,
         const fm_json_t *text = fm_json_get(item, "completion");
         fm_error_t why = {0};
         double score = 0;
+        if ((rc = fm_ops_stopping(run, err)) < 0) {
+            break;
+        }
         fm_status_t status = item_check(item, &why);
         if (status >= 0) {
             status = fm_ops_verify(verifier, fm_json_str(text),
@@ -129,7 +133,7 @@ fm_status_t fm_ops_reward_judge(fm_ops_run_t *run, const fm_json_t *params,
 
     return kind && strcmp(kind, "python") == 0
                ? python_judge(run, params, items, judge, err)
-               : verifier_judge(params, items, judge, err);
+               : verifier_judge(run, params, items, judge, err);
 }
 
 /* --- the operator -------------------------------------------------------- */

@@ -68,11 +68,17 @@ static fm_status_t sample_make(const fm_ops_model_t *model,
 {
     const fm_json_t *text = fm_json_get(sample, "text");
     const fm_json_t *prompt = fm_json_get(sample, "prompt");
+    const fm_json_t *messages = fm_json_get(sample, "messages");
     fm_status_t rc;
 
-    if (!text && !prompt) {
+    if (!text && !prompt && !messages) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "text, or prompt and completion, are needed");
+                            "messages, text, or prompt and completion, are "
+                            "needed");
+    }
+    if (messages) {
+        rc = fm_ops_messages_make(model, messages, limit, out, err);
+        return rc < 0 ? rc : mask_make(out, err);
     }
     rc = fm_ops_sequence_make(model, text ? NULL : prompt,
                               text ? text : fm_json_get(sample, "completion"),

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/chat.h"
 #include "run/ops/internal.h"
 
 /* --- items --------------------------------------------------------------- */
@@ -31,33 +32,36 @@ fm_status_t fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
                : fm_ops_adapter_load(ops, digest_out, model, adapter_out, err);
 }
 
-/* A text of its own: bos in front. */
+/* A text of its own, with the bos and, with @p whole, the eos that the
+ * tokenizer gives it. */
 static fm_status_t text_encode(const fm_ops_model_t *model,
                                const fm_json_t *text, const char *key,
-                               fm_engine_tokens_t *tokens, fm_error_t *err)
+                               bool whole, fm_engine_tokens_t *tokens,
+                               fm_error_t *err)
 {
-    int32_t bos = fm_engine_tokenizer_bos(model->tokenizer);
-    fm_status_t rc = FM_OK;
+    const fm_engine_encode_options_t options = {.add_bos = true,
+                                                .add_eos = whole};
 
     if (!fm_json_str(text)) {
         return fm_error_set(err, FM_ERR_INVALID, "%s: a text is needed, not %s",
                             key, text ? fm_json_type_name(text) : "nothing");
     }
-    if (bos >= 0) {
-        rc = fm_engine_tokens_add(tokens, bos, err);
-    }
-    return rc < 0
-               ? rc
-               : fm_engine_tokenizer_encode(model->tokenizer, fm_json_str(text),
-                                            fm_json_str_len(text), tokens, err);
+    return fm_engine_tokenizer_encode_with(model->tokenizer, fm_json_str(text),
+                                           fm_json_str_len(text), &options,
+                                           tokens, err);
 }
 
 fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
                                  const fm_json_t *value,
                                  fm_engine_tokens_t *tokens, fm_error_t *err)
 {
-    return text_encode(model, fm_json_get(value, "prompt"), "prompt", tokens,
-                       err);
+    const fm_engine_chat_options_t chat = {.add_generation_prompt = true};
+    const fm_json_t *messages = fm_json_get(value, "messages");
+
+    return messages ? fm_engine_chat_render(model->tokenizer, messages, &chat,
+                                            tokens, NULL, err)
+                    : text_encode(model, fm_json_get(value, "prompt"), "prompt",
+                                  false, tokens, err);
 }
 
 fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count)
@@ -112,16 +116,17 @@ static fm_status_t ids_parse(const fm_ops_model_t *model,
 /* Prompt and completion of an item: as texts, or as the ids a rollout gave,
  * to which nothing is added. */
 static fm_status_t pair_parse(const fm_ops_model_t *model,
-                              const fm_json_t *value, size_t limit,
+                              const fm_json_t *value,
+                              const fm_ops_limit_t *limit,
                               fm_ops_sequence_t *sequence, fm_error_t *err)
 {
     fm_status_t rc = FM_OK;
 
     if (!fm_json_get(value, "prompt_tokens") &&
         !fm_json_get(value, "completion_tokens")) {
-        return fm_ops_sequence_encode(model, fm_json_get(value, "prompt"),
-                                      fm_json_get(value, "completion"), limit,
-                                      sequence, err);
+        return fm_ops_sequence_make(model, fm_json_get(value, "prompt"),
+                                    fm_json_get(value, "completion"), limit,
+                                    sequence, err);
     }
     if ((rc = ids_parse(model, value, "prompt_tokens", &sequence->tokens,
                         err)) < 0) {
@@ -129,13 +134,13 @@ static fm_status_t pair_parse(const fm_ops_model_t *model,
     }
     sequence->prompt_count = sequence->tokens.count;
     rc = ids_parse(model, value, "completion_tokens", &sequence->tokens, err);
-    if (rc >= 0 && sequence->tokens.count > limit) {
+    if (rc >= 0 && sequence->tokens.count > limit->tokens) {
         rc = fm_error_set(err, FM_ERR_LIMIT,
                           "prompt_tokens and completion_tokens: %zu and %zu "
                           "pass max_seq_length %zu",
                           sequence->prompt_count,
                           sequence->tokens.count - sequence->prompt_count,
-                          limit);
+                          limit->tokens);
     }
     return rc;
 }
@@ -217,14 +222,13 @@ fm_status_t fm_ops_logprobs(fm_ops_run_t *run, size_t item,
     const fm_model_adapter_t *adapter = NULL;
     fm_ops_sequence_t sequence = {0};
     bool by_token = false;
-    size_t limit = 0;
+    fm_ops_limit_t limit;
     fm_status_t rc;
 
     if ((rc = scorer_get(run, item, &adapter, err)) >= 0 &&
         (rc = flag_get(run->params, "tokens", false, &by_token, err)) >= 0 &&
-        (rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) >=
-            0 &&
-        (rc = pair_parse(run->model, run->values[item], limit, &sequence,
+        (rc = fm_ops_limit_get(run->model, run->params, &limit, err)) >= 0 &&
+        (rc = pair_parse(run->model, run->values[item], &limit, &sequence,
                          err)) >= 0) {
         rc = logprobs_make(run, &sequence, by_token, output, err);
     }
@@ -239,7 +243,7 @@ fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
 {
     const fm_model_adapter_t *adapter = NULL;
     fm_ops_sequence_t sequence = {0};
-    size_t limit = 0;
+    fm_ops_limit_t limit;
     double value = 0;
     fm_status_t rc = scorer_get(run, item, &adapter, err);
 
@@ -253,9 +257,8 @@ fm_status_t fm_ops_score(fm_ops_run_t *run, size_t item,
                             "model: it has no " FM_MODEL_SCORE
                             "; a reward model is needed");
     }
-    if ((rc = fm_ops_sequence_limit(run->model, run->params, &limit, err)) >=
-            0 &&
-        (rc = pair_parse(run->model, run->values[item], limit, &sequence,
+    if ((rc = fm_ops_limit_get(run->model, run->params, &limit, err)) >= 0 &&
+        (rc = pair_parse(run->model, run->values[item], &limit, &sequence,
                          err)) >= 0) {
         rc = fm_engine_score_value(run->scorer, sequence.tokens.ids,
                                    sequence.tokens.count,
@@ -300,7 +303,7 @@ fm_status_t fm_ops_embedding(fm_ops_run_t *run, size_t item,
         (rc = pooling_get(run->params, &pooling, err)) < 0 ||
         (rc = flag_get(run->params, "normalize", true, &normalize, err)) < 0 ||
         (rc = text_encode(run->model, fm_json_get(run->values[item], "text"),
-                          "text", &tokens, err)) < 0) {
+                          "text", true, &tokens, err)) < 0) {
         goto out;
     }
     size_t width = fm_engine_model_config(run->model->model)->hidden_size;

@@ -256,9 +256,12 @@ void fm_ops_training_fini(fm_ops_training_t *training)
 
 /* --- after a step -------------------------------------------------------- */
 
+/* A figure beyond all numbers (a ratio of a policy that ran away) is null. */
 static bool real_set(fm_json_t *object, const char *key, double value)
 {
-    return fm_json_set(object, key, fm_json_real(value)) >= 0;
+    return fm_json_set(object, key,
+                       isfinite(value) ? fm_json_real(value)
+                                       : fm_json_null()) >= 0;
 }
 
 static bool columns_set(const fm_ops_training_t *training,

@@ -30,7 +30,8 @@ typedef struct fm_ops_samples {
 } fm_ops_samples_t;
 
 void fm_ops_samples_fini(fm_ops_samples_t *samples);
-/** From {"samples": [{"text"} | {"prompt", "completion"}, …]}. */
+/** From {"samples": [{"messages"} | {"text"} | {"prompt", "completion"}, …]}.
+ */
 FM_MUST_USE fm_status_t fm_ops_samples_make(const fm_ops_model_t *model,
                                             const fm_json_t *value,
                                             const fm_ops_limit_t *limit,

@@ -111,10 +111,10 @@ static fm_status_t values_flatten(const fm_json_t *values, fm_json_t *items,
 
 /* --- terms --------------------------------------------------------------- */
 
-/* One placeholder of a template: *at is after its brace. */
-static fm_status_t placeholder_add(const char *template, size_t *at,
-                                   const fm_json_t *record, fm_buf_t *text,
-                                   fm_error_t *err)
+/* One {FIELD} of a template: *at is after its brace. */
+static fm_status_t reference_add(const char *template, size_t *at,
+                                 const fm_json_t *record, fm_buf_t *text,
+                                 fm_error_t *err)
 {
     size_t size = strcspn(template + *at, "{}");
     char *name = fm_strndup(template + *at, size);
@@ -151,7 +151,7 @@ static fm_status_t template_fill(const char *template, const fm_json_t *record,
             at += 2;
         } else if (c == '{') {
             at++;
-            rc = placeholder_add(template, &at, record, &text, err);
+            rc = reference_add(template, &at, record, &text, err);
         } else if (c == '}') {
             rc = fm_error_set(err, FM_ERR_INVALID,
                               "template: } without {; a brace is written }}");
@@ -161,9 +161,8 @@ static fm_status_t template_fill(const char *template, const fm_json_t *record,
         }
     }
     if (rc >= 0) {
-        *value_out = text.failed
-                         ? NULL
-                         : fm_json_stringn((const char *)text.data, text.len);
+        const char *filled = fm_buf_cstr(&text); /* also where it is empty */
+        *value_out = text.failed ? NULL : fm_json_stringn(filled, text.len);
         rc = *value_out ? FM_OK : fm_no_memory(err);
     }
     fm_buf_fini(&text);
@@ -185,7 +184,7 @@ static fm_status_t term_value(const fm_json_t *term, const fm_json_t *record,
         rc = fm_ops_get_text(term, "template", NULL, &template, err);
         return rc < 0 ? rc : template_fill(template, record, value_out, err);
     }
-    if ((rc = fm_ops_get_text(term, "from", NULL, &from, err)) < 0) {
+    if (fm_ops_get_text(term, "from", NULL, &from, err) < 0) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "a map with from, value or template is needed");
     }
