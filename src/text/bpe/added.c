@@ -190,7 +190,7 @@ out:
 void *fm_bpe_finder_destroy(fm_bpe_finder_t *finder)
 {
     if (finder) {
-        for (size_t i = 0; i < finder->count; i++) {
+        for (size_t i = 0; finder->list && i < finder->count; i++) {
             free(finder->list[i].content);
         }
         free(finder->list);

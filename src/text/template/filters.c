@@ -357,6 +357,9 @@ static value_t filter_map(state_t *state, value_t value, const args_t *args)
                              "map: want a known filter or attribute=");
         }
     }
+    if (!path && !filter) {
+        return list;
+    }
     const args_t rest = {args->count > 0 ? args->list + 1 : NULL,
                          args->count > 0 ? args->count - 1 : 0, NULL};
     for (size_t i = 0; from && !state->failed && i < from->count; i++) {

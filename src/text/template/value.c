@@ -511,12 +511,10 @@ bool fm_template_contains(state_t *state, value_t all, value_t one)
 
 fm_template_list_t *fm_template_iterate(state_t *state, value_t value)
 {
-    value_t list = {.type = FM_TPL_LIST};
-
     if (value.type == FM_TPL_LIST) {
         return value.list;
     }
-    list = fm_template_list(state);
+    value_t list = fm_template_list(state);
     if (state->failed) {
         return NULL;
     }
