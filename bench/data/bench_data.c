@@ -13,7 +13,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "report/report.h"
-#include "run/ops/near.h"
+#include "run/ops/data/near.h"
 
 #define TEXTS 4000u
 #define WORDS 120u

@@ -18,9 +18,9 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/generate.h"
-#include "engine/score.h"
-#include "engine/train.h"
+#include "engine/serve/generate.h"
+#include "engine/serve/score.h"
+#include "engine/train/train.h"
 #include "report/report.h"
 
 enum { BATCH_MAX = 32, SEQ_MAX = 256, ADAPTERS = 8, ROUNDS = 5 };

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/adapter.h"
+#include "engine/model/adapter.h"
 
 static const fm_engine_config_t shape = {.vocab_size = 8,
                                          .hidden_size = 4,

@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "engine/layout.h"
-#include "engine/model.h"
+#include "engine/model/layout.h"
+#include "engine/model/model.h"
 
 static void check_arithmetic(const fm_engine_config_t *c)
 {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "run/ops/records.h"
+#include "run/ops/data/records.h"
 
 /* The first byte says the format, the second the window, whose start moves
  * back up to three bytes, to the start of a character. */

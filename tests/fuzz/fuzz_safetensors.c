@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/safetensors.h"
+#include "engine/weights/safetensors.h"
 
 static void file_check(const fm_engine_safetensors_t *file, uint64_t data_bytes)
 {

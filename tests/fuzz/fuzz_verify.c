@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 #include "run/ops/field.h"
-#include "run/ops/verify.h"
+#include "run/ops/reward/verify.h"
 
 static void check(bool holds)
 {

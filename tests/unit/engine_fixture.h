@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "fmtest.h"
 
 /* Wide enough that the BLAS treats rows differently by their number. */

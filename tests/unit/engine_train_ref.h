@@ -11,8 +11,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/rl.h"
-#include "engine/train.h"
+#include "engine/train/rl.h"
+#include "engine/train/train.h"
 #include "fmtest.h"
 
 enum { REF_ITEMS_MAX = 8, REF_TOKENS_MAX = 64 };

@@ -7,7 +7,7 @@
 #ifndef MODEL_FIXTURE_H
 #define MODEL_FIXTURE_H
 
-#include "engine/safetensors.h"
+#include "engine/weights/safetensors.h"
 #include "run/model/library.h"
 #include "scratch.h"
 

@@ -10,9 +10,9 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "engine/chat.h"
-#include "engine/tokenizer.h"
 #include "fmtest.h"
+#include "text/tokenizer/chat.h"
+#include "text/tokenizer/tokenizer.h"
 
 static void file_read(const char *name, fm_buf_t *out)
 {
@@ -34,28 +34,28 @@ static fm_json_t *json_parse(const char *text)
 }
 
 /* A tokenizer of the reference files, imported with a template. */
-static fm_engine_tokenizer_t *load(const char *family, const char *bos,
-                                   const char *eos, const char *chat)
+static fm_tokenizer_t *load(const char *family, const char *bos,
+                            const char *eos, const char *chat)
 {
     fm_error_t err = {0};
     fm_buf_t text = {0};
     fm_json_t *config = fm_json_object();
     fm_json_t *description = NULL;
-    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_tokenizer_t *tokenizer = NULL;
 
     file_read(family, &text);
     CU_ASSERT_FATAL(
         config && fm_json_set(config, "bos_token", fm_json_string(bos)) >= 0 &&
         fm_json_set(config, "eos_token", fm_json_string(eos)) >= 0);
-    const fm_engine_tokenizer_files_t files = {.json = text.data,
-                                               .json_len = text.len,
-                                               .digest = "sha256:0",
-                                               .config = config,
-                                               .chat_template = chat};
-    FM_ASSERT_OK(fm_engine_tokenizer_import(&files, &description, &err), &err);
-    FM_ASSERT_OK(fm_engine_tokenizer_create(description, text.data, text.len,
-                                            &tokenizer, &err),
-                 &err);
+    const fm_tokenizer_files_t files = {.json = text.data,
+                                        .json_len = text.len,
+                                        .digest = "sha256:0",
+                                        .config = config,
+                                        .chat_template = chat};
+    FM_ASSERT_OK(fm_tokenizer_import(&files, &description, &err), &err);
+    FM_ASSERT_OK(
+        fm_tokenizer_create(description, text.data, text.len, &tokenizer, &err),
+        &err);
     fm_json_drop(config);
     fm_json_drop(description);
     fm_buf_fini(&text);
@@ -74,19 +74,19 @@ static void differ(const fm_json_t *one, const char *what, const char *ours,
     CU_FAIL("renderings differ");
 }
 
-static void ids_check(const fm_engine_tokenizer_t *tokenizer,
-                      const fm_json_t *one, const fm_json_t *messages,
-                      const fm_engine_chat_options_t *options)
+static void ids_check(const fm_tokenizer_t *tokenizer, const fm_json_t *one,
+                      const fm_json_t *messages,
+                      const fm_chat_options_t *options)
 {
     const fm_json_t *want = fm_json_get(one, "ids");
     const fm_json_t *want_mask = fm_json_get(one, "mask");
-    fm_engine_tokens_t tokens = {0};
+    fm_tokens_t tokens = {0};
     fm_buf_t mask = {0};
     fm_error_t err = {0};
 
-    FM_ASSERT_OK(fm_engine_chat_render(tokenizer, messages, options, &tokens,
-                                       &mask, &err),
-                 &err);
+    FM_ASSERT_OK(
+        fm_chat_render(tokenizer, messages, options, &tokens, &mask, &err),
+        &err);
     bool equal = tokens.count == fm_json_len(want) && mask.len == tokens.count;
     for (size_t i = 0; equal && i < tokens.count; i++) {
         equal = tokens.ids[i] == fm_json_int_or(fm_json_at(want, i), -1);
@@ -100,7 +100,7 @@ static void ids_check(const fm_engine_tokenizer_t *tokenizer,
         differ(one, "ids", "", dump);
         free(dump);
     }
-    fm_engine_tokens_fini(&tokens);
+    fm_tokens_fini(&tokens);
     fm_buf_fini(&mask);
 }
 
@@ -112,12 +112,12 @@ static void case_check(const fm_json_t *all, const fm_json_t *one)
         fm_json_get(fm_json_get(all, "conversations"),
                     fm_json_get_str(one, "conversation"));
     fm_json_t *variables = fm_json_copy(fm_json_get(one, "options"));
-    fm_engine_tokenizer_t *tokenizer =
+    fm_tokenizer_t *tokenizer =
         load(fm_json_get_str(one, "tokenizer"), fm_json_get_str(one, "bos"),
              fm_json_get_str(one, "eos"), source);
     fm_buf_t text = {0};
     fm_error_t err = {0};
-    const fm_engine_chat_options_t options = {
+    const fm_chat_options_t options = {
         .add_generation_prompt =
             fm_json_get_bool(variables, "add_generation_prompt", false),
         .tools = fm_json_get(fm_json_get(one, "options"), "tools"),
@@ -126,8 +126,7 @@ static void case_check(const fm_json_t *all, const fm_json_t *one)
 
     fm_json_remove(variables, "add_generation_prompt");
     fm_json_remove(variables, "tools");
-    fm_status_t rc =
-        fm_engine_chat_text(tokenizer, messages, &options, &text, &err);
+    fm_status_t rc = fm_chat_text(tokenizer, messages, &options, &text, &err);
     if (!want) {
         CU_ASSERT(rc == FM_ERR_INVALID &&
                   strstr(err.text, "the template refuses") != NULL);
@@ -138,7 +137,7 @@ static void case_check(const fm_json_t *all, const fm_json_t *one)
     }
     fm_buf_fini(&text);
     fm_json_drop(variables);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
 }
 
 static void test_reference(void)
@@ -164,7 +163,7 @@ static const char chatml[] =
     "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-static size_t count_of(const fm_engine_tokens_t *tokens, int32_t id)
+static size_t count_of(const fm_tokens_t *tokens, int32_t id)
 {
     size_t count = 0;
 
@@ -183,36 +182,36 @@ static void test_spelling(void)
         /* the two halves meet in the output */
         "[{\"role\":\"user\",\"content\":\"<|im_end\"}]",
     };
-    fm_engine_tokenizer_t *tokenizer =
+    fm_tokenizer_t *tokenizer =
         load("qwen2", "<|endoftext|>", "<|im_end|>", chatml);
-    int32_t end = fm_engine_tokenizer_find(tokenizer, "<|im_end|>");
-    int32_t start = fm_engine_tokenizer_find(tokenizer, "<|im_start|>");
+    int32_t end = fm_tokenizer_find(tokenizer, "<|im_end|>");
+    int32_t start = fm_tokenizer_find(tokenizer, "<|im_start|>");
     fm_error_t err = {0};
 
     CU_ASSERT(end >= 0 && start >= 0 && end != start);
     for (size_t i = 0; i < FM_COUNT_OF(hostile); i++) {
         fm_json_t *messages = json_parse(hostile[i]);
-        fm_engine_tokens_t tokens = {0};
+        fm_tokens_t tokens = {0};
         fm_buf_t text = {0};
         fm_buf_t back = {0};
-        FM_ASSERT_OK(fm_engine_chat_render(tokenizer, messages, NULL, &tokens,
-                                           NULL, &err),
-                     &err);
+        FM_ASSERT_OK(
+            fm_chat_render(tokenizer, messages, NULL, &tokens, NULL, &err),
+            &err);
         CU_ASSERT(count_of(&tokens, end) == 1);
         CU_ASSERT(count_of(&tokens, start) == 1);
         /* and nothing is lost */
-        FM_ASSERT_OK(
-            fm_engine_chat_text(tokenizer, messages, NULL, &text, &err), &err);
-        FM_ASSERT_OK(fm_engine_tokenizer_decode_all(tokenizer, tokens.ids,
-                                                    tokens.count, &back, &err),
+        FM_ASSERT_OK(fm_chat_text(tokenizer, messages, NULL, &text, &err),
+                     &err);
+        FM_ASSERT_OK(fm_tokenizer_decode_all(tokenizer, tokens.ids,
+                                             tokens.count, &back, &err),
                      &err);
         CU_ASSERT_STRING_EQUAL(fm_buf_cstr(&text), fm_buf_cstr(&back));
         fm_buf_fini(&text);
         fm_buf_fini(&back);
-        fm_engine_tokens_fini(&tokens);
+        fm_tokens_fini(&tokens);
         fm_json_drop(messages);
     }
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
 }
 
 /* --- masks -------------------------------------------------------------------
@@ -222,38 +221,37 @@ static void test_spelling(void)
 static void masked_text(const char *template_text, const char *messages_text,
                         const char *want)
 {
-    fm_engine_tokenizer_t *tokenizer =
+    fm_tokenizer_t *tokenizer =
         load("qwen2", "<|endoftext|>", "<|im_end|>", template_text);
     fm_json_t *messages = json_parse(messages_text);
-    fm_engine_tokens_t tokens = {0};
-    fm_engine_tokens_t own = {0};
+    fm_tokens_t tokens = {0};
+    fm_tokens_t own = {0};
     fm_buf_t mask = {0};
     fm_buf_t text = {0};
     fm_error_t err = {0};
 
     FM_ASSERT_OK(
-        fm_engine_chat_render(tokenizer, messages, NULL, &tokens, &mask, &err),
-        &err);
+        fm_chat_render(tokenizer, messages, NULL, &tokens, &mask, &err), &err);
     CU_ASSERT_FATAL(mask.len == tokens.count);
     for (size_t i = 0; i < tokens.count; i++) {
         if (mask.data[i]) {
-            FM_ASSERT_OK(fm_engine_tokens_add(&own, tokens.ids[i], &err), &err);
+            FM_ASSERT_OK(fm_tokens_add(&own, tokens.ids[i], &err), &err);
         }
     }
-    FM_ASSERT_OK(fm_engine_tokenizer_decode_all(tokenizer, own.ids, own.count,
-                                                &text, &err),
-                 &err);
+    FM_ASSERT_OK(
+        fm_tokenizer_decode_all(tokenizer, own.ids, own.count, &text, &err),
+        &err);
     CU_ASSERT_STRING_EQUAL(fm_buf_cstr(&text), want);
     if (strcmp(fm_buf_cstr(&text), want) != 0) {
         (void)fprintf(stderr, "ours: [%s]\nwant: [%s]\n", fm_buf_cstr(&text),
                       want);
     }
-    fm_engine_tokens_fini(&tokens);
-    fm_engine_tokens_fini(&own);
+    fm_tokens_fini(&tokens);
+    fm_tokens_fini(&own);
     fm_buf_fini(&mask);
     fm_buf_fini(&text);
     fm_json_drop(messages);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
 }
 
 #define TURNS                                                                  \
@@ -293,7 +291,7 @@ static void test_import(void)
     fm_error_t err = {0};
     fm_buf_t text = {0};
     fm_json_t *description = NULL;
-    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_tokenizer_t *tokenizer = NULL;
 
     file_read("llama2", &text);
     fm_json_t *config = json_parse(
@@ -302,46 +300,46 @@ static void test_import(void)
         ":\"rag\",\"template\":\"r\"},{\"name\":\"default\",\"template\":"
         "\"d\"}]}");
     fm_json_t *generation = json_parse("{\"eos_token_id\":[2,0]}");
-    fm_engine_tokenizer_files_t files = {.json = text.data,
-                                         .json_len = text.len,
-                                         .digest = "sha256:0",
-                                         .config = config,
-                                         .generation = generation};
-    FM_ASSERT_OK(fm_engine_tokenizer_import(&files, &description, &err), &err);
-    FM_ASSERT_OK(fm_engine_tokenizer_create(description, text.data, text.len,
-                                            &tokenizer, &err),
-                 &err);
+    fm_tokenizer_files_t files = {.json = text.data,
+                                  .json_len = text.len,
+                                  .digest = "sha256:0",
+                                  .config = config,
+                                  .generation = generation};
+    FM_ASSERT_OK(fm_tokenizer_import(&files, &description, &err), &err);
+    FM_ASSERT_OK(
+        fm_tokenizer_create(description, text.data, text.len, &tokenizer, &err),
+        &err);
     size_t count = 0;
-    const int32_t *eos = fm_engine_tokenizer_eos_ids(tokenizer, &count);
+    const int32_t *eos = fm_tokenizer_eos_ids(tokenizer, &count);
     CU_ASSERT(count == 2 && eos[0] == 2 && eos[1] == 0);
-    CU_ASSERT(fm_engine_tokenizer_bos(tokenizer) == 1);
-    CU_ASSERT(fm_engine_tokenizer_pad(tokenizer) == -1);
-    CU_ASSERT(fm_engine_tokenizer_adds_bos(tokenizer));
-    CU_ASSERT(!fm_engine_tokenizer_adds_eos(tokenizer));
-    CU_ASSERT(fm_engine_tokenizer_is_special(tokenizer, 2));
-    CU_ASSERT(!fm_engine_tokenizer_is_special(tokenizer, 300));
+    CU_ASSERT(fm_tokenizer_bos(tokenizer) == 1);
+    CU_ASSERT(fm_tokenizer_pad(tokenizer) == -1);
+    CU_ASSERT(fm_tokenizer_adds_bos(tokenizer));
+    CU_ASSERT(!fm_tokenizer_adds_eos(tokenizer));
+    CU_ASSERT(fm_tokenizer_is_special(tokenizer, 2));
+    CU_ASSERT(!fm_tokenizer_is_special(tokenizer, 300));
     CU_ASSERT_STRING_EQUAL(fm_json_get_str(description, "chat_template"), "d");
-    fm_json_t *again = fm_engine_tokenizer_describe(tokenizer);
+    fm_json_t *again = fm_tokenizer_describe(tokenizer);
     CU_ASSERT(fm_json_equal(again, description));
     fm_json_drop(again);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
     tokenizer = NULL;
 
     CU_ASSERT(fm_json_set(description, "bos", fm_json_int(100000)) >= 0);
-    CU_ASSERT(fm_engine_tokenizer_create(description, text.data, text.len,
-                                         &tokenizer, &err) == FM_ERR_INVALID &&
+    CU_ASSERT(fm_tokenizer_create(description, text.data, text.len, &tokenizer,
+                                  &err) == FM_ERR_INVALID &&
               strstr(err.text, "tokenizer.bos"));
-    CU_ASSERT(fm_engine_tokenizer_create(description, NULL, 0, &tokenizer,
-                                         &err) == FM_ERR_INVALID);
+    CU_ASSERT(fm_tokenizer_create(description, NULL, 0, &tokenizer, &err) ==
+              FM_ERR_INVALID);
     fm_json_drop(description);
     description = NULL;
     CU_ASSERT(fm_json_set(config, "eos_token", fm_json_string("<none>")) >= 0);
-    CU_ASSERT(fm_engine_tokenizer_import(&files, &description, &err) ==
+    CU_ASSERT(fm_tokenizer_import(&files, &description, &err) ==
                   FM_ERR_INVALID &&
               strstr(err.text, "eos_token: \"<none>\""));
     files.chat_template = "{% include 'x' %}";
     files.config = NULL;
-    CU_ASSERT(fm_engine_tokenizer_import(&files, &description, &err) ==
+    CU_ASSERT(fm_tokenizer_import(&files, &description, &err) ==
                   FM_ERR_UNSUPPORTED &&
               strstr(err.text, "chat_template:1:4: the tag \"include\""));
     CU_ASSERT(!description && !tokenizer);
@@ -354,32 +352,30 @@ static void test_import(void)
 static void test_byte(void)
 {
     fm_error_t err = {0};
-    fm_engine_tokenizer_t *tokenizer = NULL;
-    fm_engine_tokens_t tokens = {0};
+    fm_tokenizer_t *tokenizer = NULL;
+    fm_tokens_t tokens = {0};
     fm_json_t *messages =
         json_parse("[{\"role\":\"user\",\"content\":\"<|eos|>\"}]");
     fm_json_t *description =
         json_parse("{\"type\":\"byte\",\"chat_template\":\"{{ bos_token }}{{ "
                    "messages[0].content }}{{ eos_token }}\"}");
 
-    FM_ASSERT_OK(
-        fm_engine_tokenizer_create(description, NULL, 0, &tokenizer, &err),
-        &err);
-    CU_ASSERT(fm_engine_chat_available(tokenizer));
-    FM_ASSERT_OK(
-        fm_engine_chat_render(tokenizer, messages, NULL, &tokens, NULL, &err),
-        &err);
-    CU_ASSERT(tokens.count == 9 && tokens.ids[0] == FM_ENGINE_BYTE_BOS &&
-              tokens.ids[1] == '<' && tokens.ids[8] == FM_ENGINE_BYTE_EOS);
-    fm_engine_tokenizer_destroy(tokenizer);
+    FM_ASSERT_OK(fm_tokenizer_create(description, NULL, 0, &tokenizer, &err),
+                 &err);
+    CU_ASSERT(fm_chat_available(tokenizer));
+    FM_ASSERT_OK(fm_chat_render(tokenizer, messages, NULL, &tokens, NULL, &err),
+                 &err);
+    CU_ASSERT(tokens.count == 9 && tokens.ids[0] == FM_TOKENIZER_BYTE_BOS &&
+              tokens.ids[1] == '<' && tokens.ids[8] == FM_TOKENIZER_BYTE_EOS);
+    fm_tokenizer_destroy(tokenizer);
     tokenizer = NULL;
-    FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&tokenizer, &err), &err);
-    CU_ASSERT(!fm_engine_chat_available(tokenizer));
-    CU_ASSERT(fm_engine_chat_render(tokenizer, messages, NULL, &tokens, NULL,
-                                    &err) == FM_ERR_UNSUPPORTED);
+    FM_ASSERT_OK(fm_tokenizer_create_byte(&tokenizer, &err), &err);
+    CU_ASSERT(!fm_chat_available(tokenizer));
+    CU_ASSERT(fm_chat_render(tokenizer, messages, NULL, &tokens, NULL, &err) ==
+              FM_ERR_UNSUPPORTED);
     CU_ASSERT(tokens.count == 9);
-    fm_engine_tokenizer_destroy(tokenizer);
-    fm_engine_tokens_fini(&tokens);
+    fm_tokenizer_destroy(tokenizer);
+    fm_tokens_fini(&tokens);
     fm_json_drop(messages);
     fm_json_drop(description);
 }
@@ -392,7 +388,7 @@ static void stream_check(const char *family, const char *bos, const char *eos)
 {
     fm_error_t err = {0};
     fm_buf_t file = {0};
-    fm_engine_tokenizer_t *tokenizer = load(family, bos, eos, NULL);
+    fm_tokenizer_t *tokenizer = load(family, bos, eos, NULL);
     fm_engine_stream_t *stream = NULL;
     char name[64];
 
@@ -418,7 +414,7 @@ static void stream_check(const char *family, const char *bos, const char *eos)
         fm_buf_fini(&text);
     }
     fm_engine_stream_destroy(stream);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
     fm_json_drop(json);
     fm_buf_fini(&file);
 }
@@ -439,7 +435,7 @@ static bool chat_refused(const char *source, fm_status_t status,
                          const char *part)
 {
     fm_error_t err = {0};
-    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_tokenizer_t *tokenizer = NULL;
     fm_buf_t text = {0};
     fm_json_t *messages = json_parse("[{\"role\":\"user\",\"content\":\"x\"}]");
     fm_json_t *description = json_parse("{\"type\":\"byte\"}");
@@ -447,16 +443,16 @@ static bool chat_refused(const char *source, fm_status_t status,
     CU_ASSERT_FATAL(
         fm_json_set(description, "chat_template", fm_json_string(source)) >= 0);
     fm_status_t rc =
-        fm_engine_tokenizer_create(description, NULL, 0, &tokenizer, &err);
+        fm_tokenizer_create(description, NULL, 0, &tokenizer, &err);
     if (rc >= 0) {
-        rc = fm_engine_chat_text(tokenizer, messages, NULL, &text, &err);
+        rc = fm_chat_text(tokenizer, messages, NULL, &text, &err);
     }
     bool good = rc == status && strstr(err.text, part) != NULL;
     if (!good) {
         (void)fprintf(stderr, "%s\n  want \"%s\" in: %s: %s\n", source, part,
                       fm_status_name(rc), err.text);
     }
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
     fm_json_drop(messages);
     fm_json_drop(description);
     fm_buf_fini(&text);
@@ -525,32 +521,31 @@ static void test_template_refusals(void)
  * ---------------------------------------------------------------- */
 
 /* Import, create, render and decode, with allocation @p nth failing. */
-static fm_status_t whole_run(const fm_engine_tokenizer_files_t *files,
+static fm_status_t whole_run(const fm_tokenizer_files_t *files,
                              const fm_json_t *messages, fm_error_t *err)
 {
     fm_json_t *description = NULL;
-    fm_engine_tokenizer_t *tokenizer = NULL;
-    fm_engine_tokens_t tokens = {0};
+    fm_tokenizer_t *tokenizer = NULL;
+    fm_tokens_t tokens = {0};
     fm_buf_t mask = {0};
     fm_buf_t text = {0};
-    fm_status_t rc = fm_engine_tokenizer_import(files, &description, err);
+    fm_status_t rc = fm_tokenizer_import(files, &description, err);
 
     if (rc >= 0) {
-        rc = fm_engine_tokenizer_create(description, files->json,
-                                        files->json_len, &tokenizer, err);
+        rc = fm_tokenizer_create(description, files->json, files->json_len,
+                                 &tokenizer, err);
     }
     if (rc >= 0) {
-        rc = fm_engine_chat_render(tokenizer, messages, NULL, &tokens, &mask,
-                                   err);
+        rc = fm_chat_render(tokenizer, messages, NULL, &tokens, &mask, err);
     }
     if (rc >= 0) {
-        rc = fm_engine_tokenizer_decode_utf8(tokenizer, tokens.ids,
-                                             tokens.count, &text, err);
+        rc = fm_tokenizer_decode_utf8(tokenizer, tokens.ids, tokens.count,
+                                      &text, err);
     }
     CU_ASSERT(rc < 0 || (text.len > 0 && mask.len == tokens.count));
     fm_json_drop(description);
-    fm_engine_tokenizer_destroy(tokenizer);
-    fm_engine_tokens_fini(&tokens);
+    fm_tokenizer_destroy(tokenizer);
+    fm_tokens_fini(&tokens);
     fm_buf_fini(&mask);
     fm_buf_fini(&text);
     return rc;
@@ -570,7 +565,7 @@ static void test_no_memory(void)
         (void)snprintf(path, sizeof(path), "%s/%s.json", FM_TEST_FUZZ_DIR,
                        corpus[f]);
         FM_ASSERT_OK(fm_file_read(path, 1 << 20, &json, &err), &err);
-        const fm_engine_tokenizer_files_t files = {
+        const fm_tokenizer_files_t files = {
             .json = json.data,
             .json_len = json.len,
             .digest = "sha256:0",

@@ -5,8 +5,8 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/layout.h"
-#include "engine/model.h"
+#include "engine/model/layout.h"
+#include "engine/model/model.h"
 #include "engine_fixture.h"
 
 static fm_status_t parse(const char *text, fm_engine_config_t *config,

@@ -12,9 +12,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/generate.h"
-#include "engine/pass.h"
-#include "engine/train.h"
+#include "engine/model/pass.h"
+#include "engine/serve/generate.h"
+#include "engine/train/train.h"
 #include "fmtest.h"
 
 /* Of float32 on both sides: ‖a − b‖₂ / ‖b‖₂ of a tensor, and the largest

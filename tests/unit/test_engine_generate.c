@@ -6,8 +6,8 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/generate.h"
-#include "engine/pass.h"
+#include "engine/model/pass.h"
+#include "engine/serve/generate.h"
 #include "engine_fixture.h"
 
 enum { PROMPTS = 11, LONGEST = 40, FRESH = 20 };

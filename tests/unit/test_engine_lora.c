@@ -6,8 +6,8 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/pass.h"
-#include "engine/train.h"
+#include "engine/model/pass.h"
+#include "engine/train/train.h"
 #include "engine_fixture.h"
 
 enum { TOKENS = 24, LENGTH_A = 15, RANK = 3 };

@@ -7,47 +7,41 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/pass.h"
-#include "engine/tokenizer.h"
-#include "engine/train.h"
+#include "engine/model/pass.h"
+#include "engine/train/train.h"
 #include "engine_fixture.h"
+#include "text/tokenizer/tokenizer.h"
 
 static void test_tokenizer_round_trip(void)
 {
-    fm_engine_tokenizer_t *t = NULL;
-    fm_engine_tokens_t tokens = {0};
+    fm_tokenizer_t *t = NULL;
+    fm_tokens_t tokens = {0};
     fm_buf_t text = {0};
     fm_error_t err = {0};
     char all[256];
 
-    FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&t, &err), &err);
+    FM_ASSERT_OK(fm_tokenizer_create_byte(&t, &err), &err);
     for (size_t i = 0; i < sizeof(all); i++) {
         all[i] = (char)(unsigned char)i;
     }
-    FM_ASSERT_OK(
-        fm_engine_tokens_add(&tokens, fm_engine_tokenizer_bos(t), &err), &err);
-    FM_ASSERT_OK(fm_engine_tokenizer_encode(t, all, sizeof(all), &tokens, &err),
-                 &err);
-    FM_ASSERT_OK(
-        fm_engine_tokens_add(&tokens, fm_engine_tokenizer_eos(t), &err), &err);
+    FM_ASSERT_OK(fm_tokens_add(&tokens, fm_tokenizer_bos(t), &err), &err);
+    FM_ASSERT_OK(fm_tokenizer_encode(t, all, sizeof(all), &tokens, &err), &err);
+    FM_ASSERT_OK(fm_tokens_add(&tokens, fm_tokenizer_eos(t), &err), &err);
     CU_ASSERT(tokens.count == 258 && tokens.ids[1] == 0 &&
               tokens.ids[256] == 255);
-    FM_ASSERT_OK(
-        fm_engine_tokenizer_decode(t, tokens.ids, tokens.count, &text, &err),
-        &err);
+    FM_ASSERT_OK(fm_tokenizer_decode(t, tokens.ids, tokens.count, &text, &err),
+                 &err);
     CU_ASSERT(text.len == 256 && memcmp(text.data, all, 256) == 0);
-    const int32_t bad[1] = {fm_engine_tokenizer_vocab_size(t)};
-    CU_ASSERT(
-        fixture_refused(fm_engine_tokenizer_decode(t, bad, 1, &text, &err),
-                        FM_ERR_INVALID, &err, "0 to 259"));
-    CU_ASSERT(fixture_refused(fm_engine_tokenizer_encode(t, all,
-                                                         FM_ENGINE_ENCODE_LIMIT,
-                                                         &tokens, &err),
-                              FM_ERR_LIMIT, &err, "split the text"));
+    const int32_t bad[1] = {fm_tokenizer_vocab_size(t)};
+    CU_ASSERT(fixture_refused(fm_tokenizer_decode(t, bad, 1, &text, &err),
+                              FM_ERR_INVALID, &err, "0 to 259"));
+    CU_ASSERT(fixture_refused(
+        fm_tokenizer_encode(t, all, FM_TOKENIZER_ENCODE_LIMIT, &tokens, &err),
+        FM_ERR_LIMIT, &err, "split the text"));
     CU_ASSERT(tokens.count == 258);
-    fm_engine_tokens_fini(&tokens);
+    fm_tokens_fini(&tokens);
     fm_buf_fini(&text);
-    fm_engine_tokenizer_destroy(t);
+    fm_tokenizer_destroy(t);
 }
 
 static void test_tokenizer_utf8(void)
@@ -64,43 +58,42 @@ static void test_tokenizer_utf8(void)
         {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
         {"\xF5z", "\xEF\xBF\xBDz"},
     };
-    fm_engine_tokenizer_t *t = NULL;
+    fm_tokenizer_t *t = NULL;
     fm_error_t err = {0};
 
-    FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&t, &err), &err);
+    FM_ASSERT_OK(fm_tokenizer_create_byte(&t, &err), &err);
     for (size_t i = 0; i < FM_COUNT_OF(cases); i++) {
-        fm_engine_tokens_t tokens = {0};
+        fm_tokens_t tokens = {0};
         fm_buf_t text = {0};
-        FM_ASSERT_OK(fm_engine_tokenizer_encode(
-                         t, cases[i].raw, strlen(cases[i].raw), &tokens, &err),
+        FM_ASSERT_OK(fm_tokenizer_encode(t, cases[i].raw, strlen(cases[i].raw),
+                                         &tokens, &err),
                      &err);
-        FM_ASSERT_OK(fm_engine_tokenizer_decode_utf8(t, tokens.ids,
-                                                     tokens.count, &text, &err),
-                     &err);
+        FM_ASSERT_OK(
+            fm_tokenizer_decode_utf8(t, tokens.ids, tokens.count, &text, &err),
+            &err);
         CU_ASSERT_STRING_EQUAL(fm_buf_cstr(&text), cases[i].want);
-        fm_engine_tokens_fini(&tokens);
+        fm_tokens_fini(&tokens);
         fm_buf_fini(&text);
     }
-    fm_engine_tokenizer_destroy(t);
+    fm_tokenizer_destroy(t);
 }
 
 static void test_tokenizer_description(void)
 {
-    fm_engine_tokenizer_t *t = NULL;
-    fm_engine_tokenizer_t *again = NULL;
+    fm_tokenizer_t *t = NULL;
+    fm_tokenizer_t *again = NULL;
     fm_error_t err = {0};
 
-    FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&t, &err), &err);
-    fm_json_t *json = fm_engine_tokenizer_describe(t);
-    FM_ASSERT_OK(fm_engine_tokenizer_create(json, NULL, 0, &again, &err), &err);
-    CU_ASSERT(fm_engine_tokenizer_vocab_size(again) == FM_ENGINE_BYTE_VOCAB);
+    FM_ASSERT_OK(fm_tokenizer_create_byte(&t, &err), &err);
+    fm_json_t *json = fm_tokenizer_describe(t);
+    FM_ASSERT_OK(fm_tokenizer_create(json, NULL, 0, &again, &err), &err);
+    CU_ASSERT(fm_tokenizer_vocab_size(again) == FM_TOKENIZER_BYTE_VOCAB);
     CU_ASSERT(fm_json_set(json, "type", fm_json_string("sp")) >= 0);
-    CU_ASSERT(
-        fixture_refused(fm_engine_tokenizer_create(json, NULL, 0, &again, &err),
-                        FM_ERR_UNSUPPORTED, &err, "\"sp\""));
+    CU_ASSERT(fixture_refused(fm_tokenizer_create(json, NULL, 0, &again, &err),
+                              FM_ERR_UNSUPPORTED, &err, "\"sp\""));
     fm_json_drop(json);
-    fm_engine_tokenizer_destroy(t);
-    fm_engine_tokenizer_destroy(again);
+    fm_tokenizer_destroy(t);
+    fm_tokenizer_destroy(again);
 }
 
 static void test_parameters(void)

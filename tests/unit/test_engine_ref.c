@@ -10,9 +10,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/pass.h"
-#include "engine/score.h"
-#include "engine/train.h"
+#include "engine/model/pass.h"
+#include "engine/serve/score.h"
+#include "engine/train/train.h"
 #include "fmtest.h"
 
 #define TOLERANCE 1e-4

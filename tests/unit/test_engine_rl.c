@@ -5,7 +5,7 @@
  */
 #include "base/fault.h"
 #include "base/rng.h"
-#include "engine/pass.h"
+#include "engine/model/pass.h"
 #include "engine_fixture.h"
 #include "engine_train_ref.h"
 

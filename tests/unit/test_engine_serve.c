@@ -6,10 +6,10 @@
 #include "base/fault.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/pages.h"
-#include "engine/pass.h"
-#include "engine/sample.h"
-#include "engine/server.h"
+#include "engine/model/pass.h"
+#include "engine/serve/pages.h"
+#include "engine/serve/sample.h"
+#include "engine/serve/server.h"
 #include "engine_fixture.h"
 
 enum { PROMPTS = 14, LONGEST = 60, FRESH = 18, VOCAB = 40, ADAPTERS = 3 };
@@ -648,7 +648,7 @@ static void byte_model_open(struct fixture *f)
     fm_engine_config_t config = fixture_config;
 
     *f = (struct fixture){0};
-    config.vocab_size = FM_ENGINE_BYTE_VOCAB;
+    config.vocab_size = FM_TOKENIZER_BYTE_VOCAB;
     FM_ASSERT_OK(fm_engine_backend_create_cpu(&f->be, &f->err), &f->err);
     FM_ASSERT_OK(fm_engine_model_create(&config, f->be, &f->model, &f->err),
                  &f->err);
@@ -658,15 +658,15 @@ static void byte_model_open(struct fixture *f)
 static void test_stop_texts(void)
 {
     struct fixture f;
-    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_tokenizer_t *tokenizer = NULL;
     fm_engine_completion_t full = {0};
-    const int32_t tokens[] = {FM_ENGINE_BYTE_BOS, 'a', 'b'};
+    const int32_t tokens[] = {FM_TOKENIZER_BYTE_BOS, 'a', 'b'};
     const fm_engine_prompt_t prompt = {.tokens = tokens, .count = 3};
     fm_engine_generate_options_t o = {
         .max_new_tokens = 40, .temperature = 3, .seed = 3};
 
     byte_model_open(&f);
-    FM_ASSERT_OK(fm_engine_tokenizer_create_byte(&tokenizer, &f.err), &f.err);
+    FM_ASSERT_OK(fm_tokenizer_create_byte(&tokenizer, &f.err), &f.err);
     o.tokenizer = tokenizer;
     FM_ASSERT_OK(fm_engine_generate(f.model, &prompt, 1, &o, &full, &f.err),
                  &f.err);
@@ -706,7 +706,7 @@ static void test_stop_texts(void)
         fm_engine_completion_fini(&cut);
     }
     fm_engine_completion_fini(&full);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
     fixture_close(&f);
 }
 

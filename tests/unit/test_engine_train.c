@@ -5,8 +5,8 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "engine/score.h"
-#include "engine/train.h"
+#include "engine/serve/score.h"
+#include "engine/train/train.h"
 #include "engine_fixture.h"
 
 enum { SAMPLES = 6, LONGEST = 30 };

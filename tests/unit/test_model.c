@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/pass.h"
+#include "engine/model/pass.h"
 #include "model_fixture.h"
 
 /* Of |got - want|, relative to the largest |want|. */

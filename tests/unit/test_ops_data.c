@@ -9,7 +9,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "ops_fixture.h"
-#include "run/ops/near.h"
+#include "run/ops/data/near.h"
 
 static fm_json_t *reference(void)
 {

@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
-#include "engine/pass.h"
+#include "engine/model/pass.h"
 #include "ops_fixture.h"
 #include "run/model/transfer.h"
 

@@ -7,9 +7,9 @@
 
 #include "base/file.h"
 #include "ops_fixture.h"
-#include "run/ops/evaluate.h"
-#include "run/ops/schema.h"
-#include "run/ops/verify.h"
+#include "run/ops/infer/evaluate.h"
+#include "run/ops/reward/schema.h"
+#include "run/ops/reward/verify.h"
 
 static fm_json_t *reference(void)
 {

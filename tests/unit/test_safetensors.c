@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Number formats and safetensors files, among them every kind of bad one. */
-#include "engine/safetensors.h"
+#include "engine/weights/safetensors.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "engine/dtype.h"
+#include "engine/weights/dtype.h"
 #include "scratch.h"
 
 /* --- formats -------------------------------------------------------------- */

@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "engine/safetensors.h"
+#include "engine/weights/safetensors.h"
 #include "run/model/put.h"
 
 #define SHARD_BYTES (UINT64_C(5) * 1000 * 1000 * 1000)
@@ -275,11 +275,11 @@ static bool ids_set(fm_json_t *config, const fm_json_t *tokenizer)
 
     if (!fm_json_get(tokenizer, "digest")) {
         return fm_json_set(config, "bos_token_id",
-                           fm_json_int(FM_ENGINE_BYTE_BOS)) >= 0 &&
+                           fm_json_int(FM_TOKENIZER_BYTE_BOS)) >= 0 &&
                fm_json_set(config, "eos_token_id",
-                           fm_json_int(FM_ENGINE_BYTE_EOS)) >= 0 &&
+                           fm_json_int(FM_TOKENIZER_BYTE_EOS)) >= 0 &&
                fm_json_set(config, "pad_token_id",
-                           fm_json_int(FM_ENGINE_BYTE_PAD)) >= 0;
+                           fm_json_int(FM_TOKENIZER_BYTE_PAD)) >= 0;
     }
     return fm_json_set(config, "bos_token_id",
                        bos ? fm_json_keep(bos) : fm_json_null()) >= 0 &&

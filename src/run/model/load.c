@@ -15,7 +15,7 @@
 void fm_model_fini(fm_model_t *model)
 {
     fm_engine_model_destroy(model->model);
-    fm_engine_tokenizer_destroy(model->tokenizer);
+    fm_tokenizer_destroy(model->tokenizer);
     fm_engine_value_destroy(model->score);
     fm_json_drop(model->generation);
     memset(model, 0, sizeof(*model));
@@ -51,7 +51,7 @@ static fm_status_t model_create(const fm_engine_config_t *config,
 }
 
 static fm_status_t tokenizer_make(fm_cas_t *cas, const fm_json_t *description,
-                                  fm_engine_tokenizer_t **tokenizer_out,
+                                  fm_tokenizer_t **tokenizer_out,
                                   fm_error_t *err)
 {
     const char *text = fm_json_get_str(description, "digest");
@@ -61,24 +61,23 @@ static fm_status_t tokenizer_make(fm_cas_t *cas, const fm_json_t *description,
     fm_status_t rc = FM_OK;
 
     if (!description) {
-        return fm_engine_tokenizer_create_byte(tokenizer_out, err);
+        return fm_tokenizer_create_byte(tokenizer_out, err);
     }
     if (!text) {
-        return fm_engine_tokenizer_create(description, NULL, 0, tokenizer_out,
-                                          err);
+        return fm_tokenizer_create(description, NULL, 0, tokenizer_out, err);
     }
     if (!cas || !fm_digest_parse(text, &digest)) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "digest: want sha256: and 64 hex digits");
     }
     if (fm_cas_size(cas, &digest, NULL, &size) &&
-        size > FM_ENGINE_TOKENIZER_BYTES_MAX) {
+        size > FM_TOKENIZER_BYTES_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT,
                             "tokenizer.json of %" PRIu64 " bytes", size);
     }
     if ((rc = fm_cas_get(cas, &digest, &json, err)) >= 0) {
-        rc = fm_engine_tokenizer_create(description, json.data, json.len,
-                                        tokenizer_out, err);
+        rc = fm_tokenizer_create(description, json.data, json.len,
+                                 tokenizer_out, err);
     }
     fm_buf_fini(&json);
     return rc;
@@ -99,14 +98,14 @@ static fm_status_t empty_make(fm_cas_t *cas, const fm_engine_config_t *config,
         fm_error_wrap(err, "tokenizer");
         return rc;
     }
-    int32_t vocab = fm_engine_tokenizer_vocab_size(model->tokenizer);
+    int32_t vocab = fm_tokenizer_vocab_size(model->tokenizer);
     if (config->vocab_size < (size_t)vocab) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "config.vocab_size: %zu; the tokenizer needs at "
                             "least %d",
                             config->vocab_size, vocab);
     }
-    fm_engine_tokenizer_reach(model->tokenizer, (int32_t)config->vocab_size);
+    fm_tokenizer_reach(model->tokenizer, (int32_t)config->vocab_size);
     model->bytes = fm_engine_config_param_count(config) * sizeof(float);
     return FM_OK;
 }

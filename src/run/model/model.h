@@ -15,12 +15,12 @@
 #ifndef FM_RUN_MODEL_MODEL_H
 #define FM_RUN_MODEL_MODEL_H
 
-#include "engine/adapter.h"
-#include "engine/dtype.h"
-#include "engine/model.h"
-#include "engine/tokenizer.h"
-#include "engine/value.h"
+#include "engine/model/adapter.h"
+#include "engine/model/model.h"
+#include "engine/model/value.h"
+#include "engine/weights/dtype.h"
 #include "store/cas/cas.h"
+#include "text/tokenizer/tokenizer.h"
 
 #define FM_MODEL_FORMAT "flowmesh-model/1"
 #define FM_MODEL_ADAPTER_FORMAT "flowmesh-adapter/1"
@@ -88,7 +88,7 @@ FM_MUST_USE fm_status_t fm_model_tensor_check(const fm_model_tensor_t *tensor,
 /** A model in memory. */
 typedef struct fm_model {
     fm_engine_model_t *model;
-    fm_engine_tokenizer_t *tokenizer;
+    fm_tokenizer_t *tokenizer;
     fm_engine_value_t *score; /**< of a reward model, else NULL */
     fm_json_t *generation;    /**< as in the manifest, or NULL */
     fm_digest_t digest;       /**< of its manifest; zero: never stored */

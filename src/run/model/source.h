@@ -8,8 +8,8 @@
 #define FM_RUN_MODEL_SOURCE_H
 
 #include "base/buf.h"
-#include "engine/dtype.h"
-#include "engine/safetensors.h"
+#include "engine/weights/dtype.h"
+#include "engine/weights/safetensors.h"
 
 /** A tensor and the file that has it. */
 typedef struct fm_source_tensor {

@@ -119,7 +119,7 @@ fm_status_t fm_model_store(fm_cas_t *cas, const fm_model_t *model,
                            fm_digest_t *digest_out, fm_error_t *err)
 {
     fm_json_t *json = fm_json_object();
-    fm_json_t *tokenizer = fm_engine_tokenizer_describe(model->tokenizer);
+    fm_json_t *tokenizer = fm_tokenizer_describe(model->tokenizer);
     struct sink sink = {cas, fm_json_object(), on_object, ctx};
     fm_status_t rc = FM_OK;
 

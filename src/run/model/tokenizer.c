@@ -53,7 +53,7 @@ static fm_status_t files_read(const char *dir, struct files *files,
 {
     bool found = false;
     fm_status_t rc =
-        fm_source_file(dir, "tokenizer.json", FM_ENGINE_TOKENIZER_BYTES_MAX,
+        fm_source_file(dir, "tokenizer.json", FM_TOKENIZER_BYTES_MAX,
                        &files->json, &found, err);
 
     if (rc >= 0 && !found) {
@@ -86,7 +86,7 @@ fm_status_t fm_model_tokenizer_import(fm_cas_t *cas, const char *dir,
         goto out;
     }
     digest = fm_sha256(files.json.data, files.json.len);
-    const fm_engine_tokenizer_files_t from = {
+    const fm_tokenizer_files_t from = {
         .json = files.json.data,
         .json_len = files.json.len,
         .digest = fm_digest_format(&digest, text),
@@ -95,7 +95,7 @@ fm_status_t fm_model_tokenizer_import(fm_cas_t *cas, const char *dir,
         .generation = generation,
         .model = config,
         .chat_template = has_chat ? fm_buf_cstr(&files.chat) : NULL};
-    if ((rc = fm_engine_tokenizer_import(&from, description_out, err)) < 0) {
+    if ((rc = fm_tokenizer_import(&from, description_out, err)) < 0) {
         fm_error_wrap(err, "%s: tokenizer", dir);
         goto out;
     }
@@ -165,7 +165,7 @@ static void byte_json_make(fm_buf_t *buf)
                       "%s{\"id\":%zu,\"content\":\"%s\",\"single_word\":false,"
                       "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"
                       "\"special\":true}",
-                      i ? "," : "", FM_ENGINE_BYTE_BOS + i, specials[i]);
+                      i ? "," : "", FM_TOKENIZER_BYTE_BOS + i, specials[i]);
     }
     fm_buf_printf(
         buf,
@@ -182,14 +182,14 @@ static void byte_json_make(fm_buf_t *buf)
         "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
         "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":false,"
         "\"vocab\":{",
-        FM_ENGINE_BYTE_BOS);
+        FM_TOKENIZER_BYTE_BOS);
     byte_vocab_add(buf);
     fm_buf_add_str(buf, "},\"merges\":[]}}");
 }
 
 /* Set @p key to the spelling of a token; nothing for no token. */
 static fm_status_t token_set(fm_json_t *config, const char *key,
-                             const fm_engine_tokenizer_t *tokenizer, int32_t id,
+                             const fm_tokenizer_t *tokenizer, int32_t id,
                              const char *byte_name, fm_error_t *err)
 {
     fm_buf_t text = {0};
@@ -201,7 +201,7 @@ static fm_status_t token_set(fm_json_t *config, const char *key,
     if (byte_name) {
         fm_buf_add_str(&text, byte_name);
     } else {
-        rc = fm_engine_tokenizer_decode_all(tokenizer, &id, 1, &text, err);
+        rc = fm_tokenizer_decode_all(tokenizer, &id, 1, &text, err);
     }
     if (rc >= 0 &&
         fm_json_set(config, key,
@@ -213,7 +213,7 @@ static fm_status_t token_set(fm_json_t *config, const char *key,
 }
 
 static fm_status_t config_make(const fm_json_t *description,
-                               const fm_engine_tokenizer_t *tokenizer,
+                               const fm_tokenizer_t *tokenizer,
                                size_t positions, fm_json_t *config,
                                fm_error_t *err)
 {
@@ -232,22 +232,21 @@ static fm_status_t config_make(const fm_json_t *description,
         return fm_no_memory(err);
     }
     if ((rc = token_set(config, "bos_token", tokenizer,
-                        fm_engine_tokenizer_bos(tokenizer),
-                        bytes ? "<s>" : NULL, err)) < 0 ||
+                        fm_tokenizer_bos(tokenizer), bytes ? "<s>" : NULL,
+                        err)) < 0 ||
         (rc = token_set(config, "eos_token", tokenizer,
-                        fm_engine_tokenizer_eos(tokenizer),
-                        bytes ? "</s>" : NULL, err)) < 0) {
+                        fm_tokenizer_eos(tokenizer), bytes ? "</s>" : NULL,
+                        err)) < 0) {
         return rc;
     }
     return token_set(config, "pad_token", tokenizer,
-                     fm_engine_tokenizer_pad(tokenizer), bytes ? "<pad>" : NULL,
-                     err);
+                     fm_tokenizer_pad(tokenizer), bytes ? "<pad>" : NULL, err);
 }
 
 /* The bytes of tokenizer.json, and the tokenizer. */
 static fm_status_t tokenizer_read(fm_cas_t *cas, const fm_json_t *description,
                                   fm_buf_t *json,
-                                  fm_engine_tokenizer_t **tokenizer_out,
+                                  fm_tokenizer_t **tokenizer_out,
                                   fm_error_t *err)
 {
     const char *text = fm_json_get_str(description, "digest");
@@ -257,16 +256,16 @@ static fm_status_t tokenizer_read(fm_cas_t *cas, const fm_json_t *description,
     if (!text) {
         byte_json_make(json);
         return json->failed ? fm_no_memory(err)
-                            : fm_engine_tokenizer_create(description, NULL, 0,
-                                                         tokenizer_out, err);
+                            : fm_tokenizer_create(description, NULL, 0,
+                                                  tokenizer_out, err);
     }
     if (!fm_digest_parse(text, &digest)) {
         return fm_error_set(err, FM_ERR_INVALID, "tokenizer.digest: bad");
     }
     rc = fm_cas_get(cas, &digest, json, err);
     return rc < 0 ? rc
-                  : fm_engine_tokenizer_create(description, json->data,
-                                               json->len, tokenizer_out, err);
+                  : fm_tokenizer_create(description, json->data, json->len,
+                                        tokenizer_out, err);
 }
 
 fm_status_t fm_model_tokenizer_export(fm_cas_t *cas,
@@ -274,7 +273,7 @@ fm_status_t fm_model_tokenizer_export(fm_cas_t *cas,
                                       const char *dir, fm_error_t *err)
 {
     const fm_json_t *description = fm_json_get(manifest->json, "tokenizer");
-    fm_engine_tokenizer_t *tokenizer = NULL;
+    fm_tokenizer_t *tokenizer = NULL;
     fm_buf_t json = {0};
     fm_json_t *config = fm_json_object();
     char *text = NULL;
@@ -297,7 +296,7 @@ fm_status_t fm_model_tokenizer_export(fm_cas_t *cas,
 out:
     free(text);
     fm_json_drop(config);
-    fm_engine_tokenizer_destroy(tokenizer);
+    fm_tokenizer_destroy(tokenizer);
     fm_buf_fini(&json);
     return rc;
 }

@@ -11,13 +11,13 @@
 #define FM_RUN_OPS_INTERNAL_H
 
 #include "base/buf.h"
-#include "engine/model.h"
-#include "engine/score.h"
-#include "engine/server.h"
-#include "engine/tokenizer.h"
-#include "engine/train.h"
+#include "engine/model/model.h"
+#include "engine/serve/score.h"
+#include "engine/serve/server.h"
+#include "engine/train/train.h"
 #include "run/model/model.h"
 #include "run/ops/ops.h"
+#include "text/tokenizer/tokenizer.h"
 
 /** A value read from an object may hold at most this. */
 #define OPS_VALUE_BYTES_MAX ((size_t)256 << 20)
@@ -196,7 +196,7 @@ fm_ops_item_adapter(fm_ops_t *ops, const fm_ops_model_t *model,
 /** The tokens to continue, of an item's prompt. */
 FM_MUST_USE fm_status_t fm_ops_prompt_encode(const fm_ops_model_t *model,
                                              const fm_json_t *value,
-                                             fm_engine_tokens_t *tokens,
+                                             fm_tokens_t *tokens,
                                              fm_error_t *err);
 /** Lists of numbers; new references, NULL: no memory. */
 fm_json_t *fm_ops_ids_json(const int32_t *ids, size_t count);
@@ -204,7 +204,7 @@ fm_json_t *fm_ops_reals_json(const float *values, size_t count);
 
 /* Texts to tokens (encode.c).  A sequence is bos, prompt, completion, eos. */
 typedef struct fm_ops_sequence {
-    fm_engine_tokens_t tokens;
+    fm_tokens_t tokens;
     size_t prompt_count; /**< bos included; the rest is the completion */
     uint8_t *mask;       /**< [tokens.count] which tokens are to be learned;
                               NULL: those of the completion */
