@@ -238,20 +238,6 @@ FM_MUST_USE fm_status_t fm_ops_messages_make(const fm_ops_model_t *model,
                                              const fm_ops_limit_t *limit,
                                              fm_ops_sequence_t *out,
                                              fm_error_t *err);
-/** fm_ops_sequence_make(); one longer than @p limit is refused. */
-FM_MUST_USE fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
-                                               const fm_json_t *prompt,
-                                               const fm_json_t *completion,
-                                               size_t limit,
-                                               fm_ops_sequence_t *out,
-                                               fm_error_t *err);
-/** Tokens a sequence may have: max_seq_length of @p object, at most the
- *  model's positions. */
-FM_MUST_USE fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
-                                              const fm_json_t *object,
-                                              size_t *limit_out,
-                                              fm_error_t *err);
-
 /* Functions of the user's module (python.c). */
 typedef struct fm_ops_each {
     const fm_json_t *options;   /**< code, entrypoint, seed */

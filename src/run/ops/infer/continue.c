@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "engine/serve/generate.h"
+#include "engine/serve/server.h"
 #include "run/ops/infer/evaluate.h"
 
 #define NEW_TOKENS_DEFAULT 64
@@ -19,7 +19,6 @@
 typedef struct sampling {
     fm_engine_generate_options_t options;
     const char *stops[STOPS_MAX];
-    int32_t eos;
     size_t n; /* continuations a sample */
 } sampling_t;
 
@@ -91,8 +90,23 @@ static fm_status_t sampling_parse(sampling_t *sampling, const fm_json_t *params,
 
 /* --- continuations ------------------------------------------------------- */
 
+static fm_status_t on_done(void *ctx, size_t prompt,
+                           fm_engine_completion_t *completion,
+                           fm_status_t status, const fm_error_t *why,
+                           fm_error_t *err)
+{
+    fm_engine_completion_t *completions = ctx;
+
+    if (!completion) {
+        return fm_error_set(err, status, "%s", why->text);
+    }
+    completions[prompt] = *completion;
+    return FM_OK;
+}
+
 /* Texts of one block of prompts, appended; the engine's part of it all. */
 static fm_status_t block_generate(const fm_ops_side_t *side,
+                                  fm_engine_server_t *server,
                                   const sampling_t *sampling,
                                   const fm_tokens_t *prompts,
                                   const uint64_t *numbers, size_t count,
@@ -103,8 +117,8 @@ static fm_status_t block_generate(const fm_ops_side_t *side,
     fm_engine_completion_t completions[BLOCK] = {{0}};
     fm_status_t rc;
 
-    options.stop_ids = &sampling->eos;
-    options.stop_count = sampling->eos >= 0;
+    options.stop_ids =
+        fm_tokenizer_eos_ids(side->model->tokenizer, &options.stop_count);
     options.tokenizer = side->model->tokenizer;
     for (size_t i = 0; i < count; i++) {
         inputs[i].tokens = prompts[i].ids;
@@ -115,8 +129,8 @@ static fm_status_t block_generate(const fm_ops_side_t *side,
             inputs[i].adapter_digest = &side->digest;
         }
     }
-    rc = fm_engine_generate(side->model->model, inputs, count, &options,
-                            completions, err);
+    const fm_engine_sink_t sink = {.ctx = completions, .done = on_done};
+    rc = fm_engine_serve(server, inputs, count, &options, &sink, err);
     for (size_t i = 0; rc >= 0 && i < count; i++) {
         if (fm_json_append(texts, fm_json_stringn(completions[i].text,
                                                   completions[i].text_len)) <
@@ -133,13 +147,14 @@ static fm_status_t block_generate(const fm_ops_side_t *side,
 /* n texts a sample, sample by sample. */
 static fm_status_t continuations(const fm_ops_evaluation_t *eval,
                                  const fm_ops_side_t *side,
-                                 sampling_t *sampling, fm_json_t *texts,
+                                 const sampling_t *sampling, fm_json_t *texts,
                                  fm_error_t *err)
 {
     size_t total = eval->count * sampling->n;
-    fm_status_t rc = FM_OK;
+    fm_engine_server_t *server = NULL;
+    fm_status_t rc =
+        fm_ops_server_get(eval->run->ops, side->model, &server, err);
 
-    sampling->eos = fm_tokenizer_eos(side->model->tokenizer);
     for (size_t at = 0; rc >= 0 && at < total; at += BLOCK) {
         fm_tokens_t prompts[BLOCK] = {{0}};
         uint64_t numbers[BLOCK] = {0};
@@ -155,8 +170,8 @@ static fm_status_t continuations(const fm_ops_evaluation_t *eval,
                 fm_error_wrap(err, "samples[%zu]", sample);
             }
         }
-        if (rc >= 0 && (rc = block_generate(side, sampling, prompts, numbers,
-                                            count, texts, err)) < 0) {
+        if (rc >= 0 && (rc = block_generate(side, server, sampling, prompts,
+                                            numbers, count, texts, err)) < 0) {
             fm_error_wrap(err, "samples[%zu] to [%zu]", at / sampling->n,
                           (at + count - 1) / sampling->n);
         }

@@ -19,8 +19,8 @@ static fm_status_t side_score(const fm_ops_evaluation_t *eval,
                               fm_engine_score_t *score_out, fm_error_t *err)
 {
     fm_ops_sequence_t sequence = {0};
-    fm_status_t rc = fm_ops_sequence_encode(
-        eval->side.model, prompt, completion, eval->limit, &sequence, err);
+    fm_status_t rc = fm_ops_sequence_make(eval->side.model, prompt, completion,
+                                          &eval->limit, &sequence, err);
 
     if (rc >= 0) {
         fm_engine_score_input_t input = {
@@ -125,8 +125,8 @@ static fm_status_t choice_score(const fm_ops_evaluation_t *eval,
 {
     fm_ops_sequence_t sequence = {0};
     fm_engine_score_t score = {0};
-    fm_status_t rc = fm_ops_sequence_encode(eval->side.model, prompt, choice,
-                                            eval->limit, &sequence, err);
+    fm_status_t rc = fm_ops_sequence_make(eval->side.model, prompt, choice,
+                                          &eval->limit, &sequence, err);
 
     if (rc >= 0) {
         int32_t eos = fm_tokenizer_eos(eval->side.model->tokenizer);
@@ -290,8 +290,8 @@ static fm_status_t evaluation_init(fm_ops_evaluation_t *eval, fm_error_t *err)
                             "metrics: a list of names is needed");
     }
     if ((rc = fm_ops_side_load(eval->run, params, &eval->side, err)) < 0 ||
-        (rc = fm_ops_sequence_limit(eval->side.model, params, &eval->limit,
-                                    err)) < 0 ||
+        (rc = fm_ops_limit_get(eval->side.model, params, &eval->limit, err)) <
+            0 ||
         (rc = fm_engine_scorer_create(eval->side.model->model, &eval->scorer,
                                       err)) < 0) {
         return rc;

@@ -23,8 +23,8 @@ typedef struct fm_ops_evaluation {
     size_t count;             /**< of samples, ≥ 1 */
     fm_ops_side_t side;       /**< under test */
     fm_engine_scorer_t *scorer;
-    size_t limit; /**< tokens of a scored sequence */
-    double loss;  /**< once loss_known: perplexity is another face of it */
+    fm_ops_limit_t limit; /**< of a scored sequence */
+    double loss; /**< once loss_known: perplexity is another face of it */
     bool loss_known;
 } fm_ops_evaluation_t;
 

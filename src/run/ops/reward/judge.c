@@ -38,7 +38,7 @@ static fm_status_t model_judge(fm_ops_run_t *run, const fm_json_t *reward,
     fm_engine_scorer_t *scorer = NULL;
     const fm_engine_value_t *head = NULL;
     fm_ops_side_t side = {0};
-    size_t limit = 0;
+    fm_ops_limit_t limit = {0};
     fm_status_t rc = fm_ops_side_load(run, reward, &side, err);
 
     if (rc < 0) {
@@ -50,7 +50,7 @@ static fm_status_t model_judge(fm_ops_run_t *run, const fm_json_t *reward,
         return fm_error_set(err, FM_ERR_INVALID,
                             "model: a reward model is needed");
     }
-    if ((rc = fm_ops_sequence_limit(side.model, reward, &limit, err)) < 0 ||
+    if ((rc = fm_ops_limit_get(side.model, reward, &limit, err)) < 0 ||
         (rc = fm_engine_scorer_create(side.model->model, &scorer, err)) < 0) {
         return rc;
     }
@@ -61,10 +61,9 @@ static fm_status_t model_judge(fm_ops_run_t *run, const fm_json_t *reward,
         fm_ops_sequence_t sequence = {0};
         double value = 0;
         if ((rc = fm_ops_stopping(run, err)) >= 0 &&
-            (rc =
-                 fm_ops_sequence_encode(side.model, fm_json_get(item, "prompt"),
-                                        fm_json_get(item, "completion"), limit,
-                                        &sequence, err)) >= 0 &&
+            (rc = fm_ops_sequence_make(side.model, fm_json_get(item, "prompt"),
+                                       fm_json_get(item, "completion"), &limit,
+                                       &sequence, err)) >= 0 &&
             (rc = fm_engine_score_value(
                  scorer, sequence.tokens.ids, sequence.tokens.count,
                  fm_engine_value_data(head), &value, err)) >= 0) {

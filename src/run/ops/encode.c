@@ -123,16 +123,6 @@ fm_status_t fm_ops_messages_make(const fm_ops_model_t *model,
     return FM_OK;
 }
 
-fm_status_t fm_ops_sequence_encode(const fm_ops_model_t *model,
-                                   const fm_json_t *prompt,
-                                   const fm_json_t *completion, size_t limit,
-                                   fm_ops_sequence_t *out, fm_error_t *err)
-{
-    const fm_ops_limit_t strict = {limit, false};
-
-    return fm_ops_sequence_make(model, prompt, completion, &strict, out, err);
-}
-
 fm_status_t fm_ops_limit_get(const fm_ops_model_t *model,
                              const fm_json_t *object, fm_ops_limit_t *limit_out,
                              fm_error_t *err)
@@ -151,17 +141,4 @@ fm_status_t fm_ops_limit_get(const fm_ops_model_t *model,
     limit.tokens = (size_t)tokens < positions ? (size_t)tokens : positions;
     *limit_out = limit;
     return FM_OK;
-}
-
-fm_status_t fm_ops_sequence_limit(const fm_ops_model_t *model,
-                                  const fm_json_t *object, size_t *limit_out,
-                                  fm_error_t *err)
-{
-    fm_ops_limit_t limit;
-    fm_status_t rc = fm_ops_limit_get(model, object, &limit, err);
-
-    if (rc >= 0) {
-        *limit_out = limit.tokens;
-    }
-    return rc;
 }
