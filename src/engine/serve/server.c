@@ -544,7 +544,7 @@ static fm_status_t step_make(call_t *call, fm_engine_step_t *step,
     qsort(call->rows, call->row_count, sizeof(*call->rows), lane_order);
     for (size_t i = 0; i < call->row_count; i++) {
         const fm_engine_lane_t *lane = call->rows[i];
-        if (lane->which >= 0 &&
+        if (lane->which >= 0 && call->step_adapters &&
             (i == 0 || lane->which != call->rows[i - 1]->which)) {
             call->step_adapters[step->adapter_count++] =
                 call->adapters[lane->which];

@@ -6,6 +6,7 @@
  * place, never of the trial: trials that agree on what a node reads make the
  * same items, which then run once.
  */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,7 @@ static fm_status_t pick(const struct task *t, size_t n, struct batch *batch)
     if (!order) {
         return no_memory(t->r);
     }
+    assert(n > 0); /* batch_read() refuses an empty list */
     for (size_t i = 0; i < t->prompts; i++) {
         uint64_t epoch = (first + i) / n;
         if (epoch != shuffled) {

@@ -3,6 +3,7 @@
  * (W49, W52). */
 #include "plan/workflow/model.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -286,6 +287,7 @@ char *fm_wf_outside_key(const fm_wf_outside_t *outside)
         [FM_WORKFLOW_FILE_ADAPTER_PATH] = "adapter:",
     };
 
+    assert(outside->named); /* a source without a name is refused */
     return fm_asprintf("%s%s%s%s", heads[outside->kind], outside->named->text,
                        outside->revision ? "@" : "",
                        outside->revision ? outside->revision : "");

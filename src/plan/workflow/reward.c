@@ -384,6 +384,10 @@ fm_status_t fm_wf_reward_params(const fm_wf_resolver_t *r,
                                     r->node->task, true, &r->source)) < 0) {
         goto out;
     }
+    if (!kind) {
+        rc = fm_wf_fail_at(&r->source, entry, "reward; allowed: a known type");
+        goto out;
+    }
     if (!fm_wf_reward_by_model(entry) &&
         fm_json_set(params, "kind", fm_json_string(kind->name)) < 0) {
         rc = fm_no_memory(r->source.err);
