@@ -188,12 +188,17 @@ class Refusals(harness.Case):
         self.call("cas", "ls", *at)
         self.call("cas", "verify", *at)
         self.assertTrue(run.running(), "a reader ended the run")
+        patient = self.start("run", file, *at, "--json",
+                             env={"FLOWMESH_LOCK_WAIT_S": "60"})
         with open(gate, "w", encoding="ascii") as file:
             file.write("opened")
         result = run.wait()
         self.assertEqual(result.status, 0, result.err)
         self.assertEqual(self.items("live/late", self.fabric)["late"][0]
                          ["stdout"], "opened")
+        result = patient.wait()
+        self.assertEqual(result.status, 0, result.err)
+        self.assertEqual(result.json()["operators"]["ran"], 0)
         # what the readers saw can still be read once everything is sealed
         self.call("cas", "verify", *at)
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -627,6 +628,23 @@ static fm_launch_outcome_t run_to_end(struct launch *launch, fm_error_t *err)
     return outcome_of(launch);
 }
 
+/* A job that was cancelled may still be handing back its work when the next
+ * one starts: a site lets that one wait (slurm/flowmesh.sbatch). */
+static fm_status_t fabric_open(const char *dir, const fm_fabric_options_t *opts,
+                               fm_fabric_t **fabric, fm_error_t *err)
+{
+    const struct timespec pause = {0, 200 * 1000 * 1000};
+    double wait_s = site_figure("FLOWMESH_LOCK_WAIT_S");
+    int64_t until = fm_clock_mono_ns() + (int64_t)(wait_s * 1e9);
+    fm_status_t rc = FM_OK;
+
+    while ((rc = fm_fabric_open(dir, opts, fabric, err)) == FM_ERR_BUSY &&
+           fm_clock_mono_ns() < until) {
+        (void)nanosleep(&pause, NULL);
+    }
+    return rc;
+}
+
 /* Everything that can be refused, before any other rank starts. */
 static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
                                    fm_error_t *err)
@@ -641,7 +659,7 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
         return FM_LAUNCH_REFUSED;
     }
     if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
-        fm_fabric_open(launch->dir, &opts, fabric, err) < 0) {
+        fabric_open(launch->dir, &opts, fabric, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
     return models_store(launch, (*fabric)->cas, err) < 0 ? FM_LAUNCH_REFUSED
