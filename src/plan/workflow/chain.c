@@ -30,10 +30,10 @@ uint32_t fm_wf_chain_node(const fm_wf_chain_t *chain, fm_wf_part_t part,
 }
 
 /* Whether the update weighs the distance to the policy it started from. */
-static bool wants_reference(const fm_wf_value_t *tree, int task)
+static bool wants_reference(const fm_yaml_value_t *tree, int task)
 {
-    const fm_wf_value_t *given = fm_wf_get(
-        fm_wf_get(tree, "training"), task == FM_WF_PPO ? "kl_coef" : "beta");
+    const fm_yaml_value_t *given = fm_yaml_get(
+        fm_yaml_get(tree, "training"), task == FM_WF_PPO ? "kl_coef" : "beta");
 
     return !given ||
            (given->type == FM_JSON_INT ? given->integer > 0 : given->real > 0);
@@ -60,7 +60,7 @@ static fm_status_t bind(fm_workflow_t *wf, uint32_t index,
         fm_wf_chain_node(chain, FM_WF_PART_ROLLOUT, node->iteration, 0);
     bool update = node->part == FM_WF_PART_UPDATE;
     uint32_t *deps =
-        fm_wf_alloc(&wf->arena, (read_count + chain->stride) * sizeof(*deps));
+        fm_yaml_alloc(&wf->arena, (read_count + chain->stride) * sizeof(*deps));
     size_t count = read_count;
 
     if (!deps) {
@@ -141,7 +141,7 @@ static int task_of(const fm_wf_node_private_t *owner, fm_wf_part_t part,
 static fm_status_t add_iteration(fm_workflow_t *wf,
                                  const fm_wf_node_private_t *owner,
                                  uint32_t iteration, const struct reads *reads,
-                                 const fm_wf_source_t *source)
+                                 const fm_yaml_source_t *source)
 {
     const fm_wf_chain_t *chain = owner->chain;
     fm_wf_node_private_t node = *owner;
@@ -173,12 +173,12 @@ static fm_status_t add_iteration(fm_workflow_t *wf,
 fm_status_t fm_wf_chain_build(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                               const uint32_t *reads, size_t read_count,
                               const uint32_t *judged, size_t judged_count,
-                              const fm_wf_source_t *source)
+                              const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *steps =
-        fm_wf_get(fm_wf_get(owner->tree, "training"), "steps");
+    const fm_yaml_value_t *steps =
+        fm_yaml_get(fm_yaml_get(owner->tree, "training"), "steps");
     const struct reads outside = {reads, read_count, judged, judged_count};
-    fm_wf_chain_t *chain = fm_wf_alloc(&wf->arena, sizeof(*chain));
+    fm_wf_chain_t *chain = fm_yaml_alloc(&wf->arena, sizeof(*chain));
     fm_status_t rc = FM_OK;
 
     if (!chain) {

@@ -42,8 +42,8 @@ static fm_status_t fail(const struct task *t, fm_status_t status,
 {
     const fm_workflow_node_t *node = &t->r->node->pub;
 
-    return fm_wf_fail(&t->r->source, node->line, node->column, status,
-                      "node %s: %s", node->name, text);
+    return fm_yaml_fail(&t->r->source, node->line, node->column, status,
+                        "node %s: %s", node->name, text);
 }
 
 /* The first 53 bits of SHA-256 of a text (W55, W56). */
@@ -83,7 +83,7 @@ static fm_status_t task_init(struct task *t, const fm_wf_resolver_t *r)
                                  &t->given)) < 0) {
         return rc;
     }
-    t->training = fm_wf_fill(&fm_wf_policy_training, t->given, r->node->task);
+    t->training = fm_yaml_fill(&fm_wf_policy_training, t->given, r->node->task);
     if (!t->training) {
         return no_memory(r);
     }
@@ -246,7 +246,7 @@ static fm_status_t read_policy(const struct task *t, uint32_t iteration,
                                fm_json_t **model_out, fm_json_t **adapter_out)
 {
     if (iteration == 0) {
-        return fm_wf_model_params(t->r, fm_wf_get(t->r->node->tree, "model"),
+        return fm_wf_model_params(t->r, fm_yaml_get(t->r->node->tree, "model"),
                                   "model", model_out, adapter_out);
     }
     return fm_wf_model_of_output(
@@ -281,7 +281,7 @@ static fm_status_t rollout_params(const struct task *t, fm_json_t *params)
     fm_status_t rc =
         fm_wf_section_read(t->r, "generation", &fm_wf_generation, &given);
     int64_t most = fm_json_int_or(
-        fm_wf_json_either(&fm_wf_generation, given, "max_new_tokens"), 64);
+        fm_yaml_json_either(&fm_wf_generation, given, "max_new_tokens"), 64);
 
     if (rc < 0 || (rc = put_policy(t, t->iteration - 1, params)) < 0 ||
         (rc = fm_wf_drawing_params(t->r, &fm_wf_generation, given, 1, params)) <
@@ -377,7 +377,7 @@ static fm_json_t *judged_item(const fm_json_t *prompt, const fm_json_t *rollout,
 
 static fm_status_t put_reward_params(const struct task *t, fm_json_t *params)
 {
-    const fm_wf_value_t *entry =
+    const fm_yaml_value_t *entry =
         fm_wf_reward_at(t->r->node->tree, t->r->node->which);
     fm_json_t *made = NULL;
     fm_json_t *adapter = NULL;
@@ -467,8 +467,8 @@ static fm_status_t sum_rewards(const struct task *t, double *sums)
     fm_status_t rc = FM_OK;
 
     for (uint32_t k = 0; k < t->chain->rewards && rc == FM_OK; k++) {
-        const fm_wf_value_t *entry = fm_wf_reward_at(t->r->node->tree, k);
-        const fm_wf_value_t *given = fm_wf_get(entry, "weight");
+        const fm_yaml_value_t *entry = fm_wf_reward_at(t->r->node->tree, k);
+        const fm_yaml_value_t *given = fm_yaml_get(entry, "weight");
         const fm_json_t *result = NULL;
         fm_json_t *weight = NULL;
         uint32_t node =

@@ -14,43 +14,44 @@ static fm_status_t no_memory(const fm_wf_resolver_t *r)
     return fm_no_memory(r->source.err);
 }
 
-static const fm_wf_value_t *data_of(const fm_wf_resolver_t *r)
+static const fm_yaml_value_t *data_of(const fm_wf_resolver_t *r)
 {
-    return fm_wf_get(r->node->tree, "data");
+    return fm_yaml_get(r->node->tree, "data");
 }
 
 static fm_status_t fail_record(const fm_wf_resolver_t *r, size_t index,
                                const char *text)
 {
-    const fm_wf_value_t *data = data_of(r);
+    const fm_yaml_value_t *data = data_of(r);
 
-    return fm_wf_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
-                      "node %s: record %zu: %s", r->node->pub.name, index,
-                      text);
+    return fm_yaml_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
+                        "node %s: record %zu: %s", r->node->pub.name, index,
+                        text);
 }
 
 /* --- the sampler ---------------------------------------------------------- */
 
-static const char *name_of(const fm_wf_value_t *data, const char *key,
+static const char *name_of(const fm_yaml_value_t *data, const char *key,
                            const char *field)
 {
-    const char *name = fm_wf_str(fm_wf_get(data, key));
+    const char *name = fm_yaml_str(fm_yaml_get(data, key));
 
-    return name ? name : fm_wf_str(fm_wf_get(fm_wf_get(data, "jsonl"), field));
+    return name ? name
+                : fm_yaml_str(fm_yaml_get(fm_yaml_get(data, "jsonl"), field));
 }
 
-static void read_columns(fm_wf_sampler_t *s, const fm_wf_value_t *data)
+static void read_columns(fm_wf_sampler_t *s, const fm_yaml_value_t *data)
 {
-    s->column = fm_wf_str(fm_wf_get(data, "column"));
+    s->column = fm_yaml_str(fm_yaml_get(data, "column"));
     s->prompt = name_of(data, "prompt_column", "prompt_field");
     s->response = name_of(data, "response_column", "response_field");
     s->text = name_of(data, "text_column", "text_field");
     s->messages = name_of(data, "messages_column", "messages_field");
     s->chosen = name_of(data, "chosen_column", "chosen_field");
     s->rejected = name_of(data, "rejected_column", "rejected_field");
-    s->choices = fm_wf_str(fm_wf_get(data, "choices_column"));
-    s->answer = fm_wf_str(fm_wf_get(data, "answer_column"));
-    s->separator = fm_wf_str(fm_wf_get(data, "separator"));
+    s->choices = fm_yaml_str(fm_yaml_get(data, "choices_column"));
+    s->answer = fm_yaml_str(fm_yaml_get(data, "answer_column"));
+    s->separator = fm_yaml_str(fm_yaml_get(data, "separator"));
 }
 
 /* What `inference` or `generation` says about prompts. */
@@ -95,7 +96,7 @@ int fm_wf_metric_group(const char *name)
 
 fm_status_t fm_wf_sampler_init(fm_wf_sampler_t *s, const fm_wf_resolver_t *r)
 {
-    const fm_wf_value_t *metrics = fm_wf_get(r->node->tree, "metrics");
+    const fm_yaml_value_t *metrics = fm_yaml_get(r->node->tree, "metrics");
 
     *s = (fm_wf_sampler_t){.r = r};
     read_columns(s, data_of(r));

@@ -11,21 +11,21 @@
 #define NAME_BYTES_MAX 128u
 
 static fm_status_t check_section(fm_workflow_t *wf,
-                                 const fm_wf_section_t *section,
-                                 const fm_wf_value_t *tree, const char *path,
-                                 const fm_wf_source_t *source)
+                                 const fm_yaml_section_t *section,
+                                 const fm_yaml_value_t *tree, const char *path,
+                                 const fm_yaml_source_t *source)
 {
-    const fm_json_t *json = fm_wf_json(&wf->arena, tree);
+    const fm_json_t *json = fm_yaml_json(&wf->arena, tree);
 
-    return json
-               ? fm_wf_check(section, json, tree, path, FM_WF_ALL, true, source)
-               : fm_no_memory(source->err);
+    return json ? fm_yaml_check(section, json, tree, path, FM_WF_ALL, NULL,
+                                source)
+                : fm_no_memory(source->err);
 }
 
 /* "90s", "1h30m", 90, 1.5: seconds; negative when malformed. */
-static double deadline_seconds(const fm_wf_value_t *value)
+static double deadline_seconds(const fm_yaml_value_t *value)
 {
-    const char *at = fm_wf_str(value);
+    const char *at = fm_yaml_str(value);
     double total = 0;
 
     if (value->type == FM_JSON_INT) {
@@ -56,32 +56,34 @@ static double deadline_seconds(const fm_wf_value_t *value)
 }
 
 /* A key that may stand in metadata or in spec (W10). */
-static fm_status_t find_either(const fm_wf_value_t *root, const char *key,
-                               const fm_wf_source_t *source,
-                               const fm_wf_value_t **out)
+static fm_status_t find_either(const fm_yaml_value_t *root, const char *key,
+                               const fm_yaml_source_t *source,
+                               const fm_yaml_value_t **out)
 {
-    const fm_wf_member_t *meta = fm_wf_member(fm_wf_get(root, "metadata"), key);
-    const fm_wf_member_t *spec = fm_wf_member(fm_wf_get(root, "spec"), key);
+    const fm_yaml_member_t *meta =
+        fm_yaml_member(fm_yaml_get(root, "metadata"), key);
+    const fm_yaml_member_t *spec =
+        fm_yaml_member(fm_yaml_get(root, "spec"), key);
 
     if (meta && spec) {
-        return fm_wf_fail(source, spec->line, spec->column, FM_ERR_INVALID,
-                          "%s is given in metadata (line %u) and in spec; "
-                          "allowed: one of them",
-                          key, meta->line);
+        return fm_yaml_fail(source, spec->line, spec->column, FM_ERR_INVALID,
+                            "%s is given in metadata (line %u) and in spec; "
+                            "allowed: one of them",
+                            key, meta->line);
     }
     *out = meta ? meta->value : spec ? spec->value : NULL;
     return FM_OK;
 }
 
-static fm_status_t read_terms(fm_workflow_t *wf, const fm_wf_value_t *root,
-                              const fm_wf_source_t *source)
+static fm_status_t read_terms(fm_workflow_t *wf, const fm_yaml_value_t *root,
+                              const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *meta = fm_wf_get(root, "metadata");
-    const fm_wf_value_t *tenant = NULL;
-    const fm_wf_value_t *priority = NULL;
-    const fm_wf_value_t *deadline = NULL;
-    const fm_wf_value_t *name = fm_wf_get(meta, "name");
-    const fm_wf_value_t *owner = fm_wf_get(meta, "owner");
+    const fm_yaml_value_t *meta = fm_yaml_get(root, "metadata");
+    const fm_yaml_value_t *tenant = NULL;
+    const fm_yaml_value_t *priority = NULL;
+    const fm_yaml_value_t *deadline = NULL;
+    const fm_yaml_value_t *name = fm_yaml_get(meta, "name");
+    const fm_yaml_value_t *owner = fm_yaml_get(meta, "owner");
     fm_status_t rc = FM_OK;
 
     if ((rc = find_either(root, "tenant", source, &tenant)) < 0 ||
@@ -93,41 +95,41 @@ static fm_status_t read_terms(fm_workflow_t *wf, const fm_wf_value_t *root,
     wf->owner = owner ? owner->text : "default";
     wf->tenant = tenant ? tenant->text : wf->owner;
     wf->priority = priority ? (int)priority->integer : 0;
-    const fm_wf_value_t *texts[] = {name, owner, tenant};
+    const fm_yaml_value_t *texts[] = {name, owner, tenant};
     for (size_t i = 0; i < FM_COUNT_OF(texts); i++) {
         if (texts[i] &&
             (!*texts[i]->text || strlen(texts[i]->text) > NAME_BYTES_MAX)) {
-            return fm_wf_fail(source, texts[i]->line, texts[i]->column,
-                              FM_ERR_INVALID,
-                              "a name of %zu bytes; allowed: 1 to %u",
-                              strlen(texts[i]->text), NAME_BYTES_MAX);
+            return fm_yaml_fail(source, texts[i]->line, texts[i]->column,
+                                FM_ERR_INVALID,
+                                "a name of %zu bytes; allowed: 1 to %u",
+                                strlen(texts[i]->text), NAME_BYTES_MAX);
         }
     }
     if (deadline) {
         wf->deadline_s = deadline_seconds(deadline);
         if (!(wf->deadline_s > 0 && wf->deadline_s <= 1e9)) {
-            return fm_wf_fail(source, deadline->line, deadline->column,
-                              FM_ERR_INVALID,
-                              "deadline %.60s; allowed: seconds from "
-                              "submission, such as 90, 15m, 1h30m",
-                              deadline->text ? deadline->text : "of this type");
+            return fm_yaml_fail(
+                source, deadline->line, deadline->column, FM_ERR_INVALID,
+                "deadline %.60s; allowed: seconds from "
+                "submission, such as 90, 15m, 1h30m",
+                deadline->text ? deadline->text : "of this type");
         }
     }
     return FM_OK;
 }
 
-static fm_status_t check_root(fm_workflow_t *wf, const fm_wf_value_t *root,
-                              const fm_wf_source_t *source)
+static fm_status_t check_root(fm_workflow_t *wf, const fm_yaml_value_t *root,
+                              const fm_yaml_source_t *source)
 {
     static const char version[] = "flowmesh/v1";
-    const fm_wf_value_t *api = fm_wf_get(root, "apiVersion");
-    const fm_wf_value_t *meta = fm_wf_get(root, "metadata");
+    const fm_yaml_value_t *api = fm_yaml_get(root, "apiVersion");
+    const fm_yaml_value_t *meta = fm_yaml_get(root, "metadata");
     fm_status_t rc = FM_OK;
 
     if (root->type != FM_JSON_OBJECT) {
-        return fm_wf_fail(source, root->line, root->column, FM_ERR_INVALID,
-                          "a workflow is a map with apiVersion, metadata and "
-                          "spec");
+        return fm_yaml_fail(source, root->line, root->column, FM_ERR_INVALID,
+                            "a workflow is a map with apiVersion, metadata and "
+                            "spec");
     }
     if ((rc = check_section(wf, &fm_wf_root, root, "", source)) < 0 ||
         (meta && (rc = check_section(wf, &fm_wf_metadata, meta, "metadata",
@@ -135,16 +137,16 @@ static fm_status_t check_root(fm_workflow_t *wf, const fm_wf_value_t *root,
         return rc;
     }
     if (!api || strcmp(api->text, version) != 0) {
-        return fm_wf_fail(source, api ? api->line : root->line,
-                          api ? api->column : root->column, FM_ERR_INVALID,
-                          "apiVersion %s%.60s; allowed: %s",
-                          api ? "" : "is missing", api ? api->text : "",
-                          version);
+        return fm_yaml_fail(source, api ? api->line : root->line,
+                            api ? api->column : root->column, FM_ERR_INVALID,
+                            "apiVersion %s%.60s; allowed: %s",
+                            api ? "" : "is missing", api ? api->text : "",
+                            version);
     }
-    return fm_wf_get(root, "spec")
+    return fm_yaml_get(root, "spec")
                ? FM_OK
-               : fm_wf_fail(source, root->line, root->column, FM_ERR_INVALID,
-                            "spec is missing");
+               : fm_yaml_fail(source, root->line, root->column, FM_ERR_INVALID,
+                              "spec is missing");
 }
 
 /* --- stages --------------------------------------------------------------- */
@@ -159,82 +161,83 @@ static bool name_fits(const char *name)
            strcmp(name, "spec") != 0;
 }
 
-static fm_status_t read_stage(fm_workflow_t *wf, const fm_wf_value_t *entry,
+static fm_status_t read_stage(fm_workflow_t *wf, const fm_yaml_value_t *entry,
                               size_t index, bool chain,
-                              const fm_wf_source_t *source)
+                              const fm_yaml_source_t *source)
 {
     fm_wf_stage_t *stage = &wf->stages[index];
     fm_status_t rc = FM_OK;
 
     if (entry->type != FM_JSON_OBJECT) {
-        return fm_wf_fail(source, entry->line, entry->column, FM_ERR_INVALID,
-                          "a node is a map with name, dependsOn and spec");
+        return fm_yaml_fail(source, entry->line, entry->column, FM_ERR_INVALID,
+                            "a node is a map with name, dependsOn and spec");
     }
     if ((rc = check_section(wf, &fm_wf_node, entry, "", source)) < 0) {
         return rc;
     }
-    const fm_wf_value_t *name = fm_wf_get(entry, "name");
-    const fm_wf_value_t *id = fm_wf_get(entry, "id");
+    const fm_yaml_value_t *name = fm_yaml_get(entry, "name");
+    const fm_yaml_value_t *id = fm_yaml_get(entry, "id");
     if (!name == !id) {
-        return fm_wf_fail(source, entry->line, entry->column, FM_ERR_INVALID,
-                          "a node has %s; allowed: one of name, id",
-                          name ? "name and id" : "no name");
+        return fm_yaml_fail(source, entry->line, entry->column, FM_ERR_INVALID,
+                            "a node has %s; allowed: one of name, id",
+                            name ? "name and id" : "no name");
     }
     name = name ? name : id;
     if (!name_fits(name->text)) {
-        return fm_wf_fail(source, name->line, name->column, FM_ERR_INVALID,
-                          "node name \"%.60s\"; allowed: letters, digits, _ "
-                          "and -, first no digit or -, at most %u, not spec",
-                          name->text, NAME_BYTES_MAX);
+        return fm_yaml_fail(source, name->line, name->column, FM_ERR_INVALID,
+                            "node name \"%.60s\"; allowed: letters, digits, _ "
+                            "and -, first no digit or -, at most %u, not spec",
+                            name->text, NAME_BYTES_MAX);
     }
     const uint64_t *first = fm_strmap_get(wf->stage_names, name->text);
     if (first) {
-        return fm_wf_fail(source, name->line, name->column, FM_ERR_INVALID,
-                          "node %s is there already, at line %u", name->text,
-                          wf->stages[*first].line);
+        return fm_yaml_fail(source, name->line, name->column, FM_ERR_INVALID,
+                            "node %s is there already, at line %u", name->text,
+                            wf->stages[*first].line);
     }
     *stage = (fm_wf_stage_t){
         .name = name->text,
         .line = entry->line,
         .column = entry->column,
-        .own = fm_wf_get(entry, "spec"),
-        .depends = fm_wf_get(entry, "dependsOn"),
+        .own = fm_yaml_get(entry, "spec"),
+        .depends = fm_yaml_get(entry, "dependsOn"),
     };
-    if (!stage->own &&
-        !(stage->own = fm_wf_container(&wf->arena, FM_JSON_OBJECT, entry->line,
-                                       entry->column, NULL, 0))) {
+    if (!stage->own && !(stage->own = fm_yaml_container(
+                             &wf->arena, FM_JSON_OBJECT, entry->line,
+                             entry->column, NULL, 0))) {
         return fm_no_memory(source->err);
     }
     stage->implied = chain && !stage->depends && index > 0;
     return fm_strmap_put(wf->stage_names, stage->name, index, source->err);
 }
 
-static fm_status_t read_stages(fm_workflow_t *wf, const fm_wf_value_t *spec,
-                               const fm_wf_source_t *source)
+static fm_status_t read_stages(fm_workflow_t *wf, const fm_yaml_value_t *spec,
+                               const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *stages = fm_wf_get(spec, "stages");
-    const fm_wf_value_t *graph = fm_wf_get(spec, "graph");
-    const fm_wf_value_t *list = stages ? stages : fm_wf_get(graph, "nodes");
+    const fm_yaml_value_t *stages = fm_yaml_get(spec, "stages");
+    const fm_yaml_value_t *graph = fm_yaml_get(spec, "graph");
+    const fm_yaml_value_t *list = stages ? stages : fm_yaml_get(graph, "nodes");
     fm_status_t rc = FM_OK;
 
     if (stages && graph) {
-        return fm_wf_fail(source, graph->line, graph->column, FM_ERR_INVALID,
-                          "graph together with stages; allowed: one of them");
+        return fm_yaml_fail(source, graph->line, graph->column, FM_ERR_INVALID,
+                            "graph together with stages; allowed: one of them");
     }
     if (graph && (!list || graph->count != 1)) {
-        return fm_wf_fail(source, graph->line, graph->column, FM_ERR_INVALID,
-                          "graph has other keys; allowed: nodes");
+        return fm_yaml_fail(source, graph->line, graph->column, FM_ERR_INVALID,
+                            "graph has other keys; allowed: nodes");
     }
     if (list && (list->type != FM_JSON_ARRAY || list->count == 0 ||
                  list->count > FM_WF_STAGES_MAX)) {
-        return fm_wf_fail(source, list->line, list->column, FM_ERR_INVALID,
-                          "%s; allowed: a list of 1 to %u nodes",
-                          list->type == FM_JSON_ARRAY ? "a list of another size"
-                                                      : "no list",
-                          FM_WF_STAGES_MAX);
+        return fm_yaml_fail(
+            source, list->line, list->column, FM_ERR_INVALID,
+            "%s; allowed: a list of 1 to %u nodes",
+            list->type == FM_JSON_ARRAY ? "a list of another size" : "no list",
+            FM_WF_STAGES_MAX);
     }
     wf->stage_count = list ? list->count : 1;
-    wf->stages = fm_wf_alloc(&wf->arena, wf->stage_count * sizeof(*wf->stages));
+    wf->stages =
+        fm_yaml_alloc(&wf->arena, wf->stage_count * sizeof(*wf->stages));
     if (!wf->stages) {
         return fm_no_memory(source->err);
     }
@@ -266,32 +269,32 @@ const char *fm_wf_suggest_stage(const fm_workflow_t *wf, const char *found,
     if (also) {
         names[count++] = also;
     }
-    const char *hint = fm_wf_suggest(found, names, count, space, bytes);
+    const char *hint = fm_yaml_suggest(found, names, count, space, bytes);
     free(names);
     return hint;
 }
 
 static fm_status_t fail_stage(const fm_workflow_t *wf,
-                              const fm_wf_value_t *name,
-                              const fm_wf_source_t *source)
+                              const fm_yaml_value_t *name,
+                              const fm_yaml_source_t *source)
 {
     char hint[192];
 
-    return fm_wf_fail(source, name->line, name->column, FM_ERR_INVALID,
-                      "dependsOn names %.80s, which is no node of this "
-                      "workflow%s",
-                      name->text ? name->text : "a value",
-                      name->text ? fm_wf_suggest_stage(wf, name->text, NULL,
-                                                       hint, sizeof(hint))
-                                 : "");
+    return fm_yaml_fail(source, name->line, name->column, FM_ERR_INVALID,
+                        "dependsOn names %.80s, which is no node of this "
+                        "workflow%s",
+                        name->text ? name->text : "a value",
+                        name->text ? fm_wf_suggest_stage(wf, name->text, NULL,
+                                                         hint, sizeof(hint))
+                                   : "");
 }
 
 static fm_status_t read_edge(const fm_workflow_t *wf, fm_wf_stage_t *stage,
-                             const fm_wf_value_t *name,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_value_t *name,
+                             const fm_yaml_source_t *source)
 {
     const uint64_t *found =
-        fm_wf_str(name) ? fm_strmap_get(wf->stage_names, name->text) : NULL;
+        fm_yaml_str(name) ? fm_strmap_get(wf->stage_names, name->text) : NULL;
 
     if (!found) {
         return fail_stage(wf, name, source);
@@ -305,17 +308,17 @@ static fm_status_t read_edge(const fm_workflow_t *wf, fm_wf_stage_t *stage,
     return FM_OK;
 }
 
-static fm_status_t read_edges(fm_workflow_t *wf, const fm_wf_source_t *source)
+static fm_status_t read_edges(fm_workflow_t *wf, const fm_yaml_source_t *source)
 {
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < wf->stage_count && rc == FM_OK; i++) {
         fm_wf_stage_t *stage = &wf->stages[i];
-        const fm_wf_value_t *on = stage->depends;
+        const fm_yaml_value_t *on = stage->depends;
         bool list = on && on->type == FM_JSON_ARRAY;
         size_t room = list ? on->count : 1;
         if (!(stage->deps =
-                  fm_wf_alloc(&wf->arena, room * sizeof(*stage->deps)))) {
+                  fm_yaml_alloc(&wf->arena, room * sizeof(*stage->deps)))) {
             return fm_no_memory(source->err);
         }
         if (stage->implied) {
@@ -347,7 +350,7 @@ static uint32_t undone_dep(const fm_workflow_t *wf, const bool *done,
 /* Walk back along unfinished deps: after stage_count steps the walk is on a
  * cycle; then once around it. */
 static fm_status_t fail_cycle(const fm_workflow_t *wf, const bool *done,
-                              const fm_wf_source_t *source)
+                              const fm_yaml_source_t *source)
 {
     fm_buf_t path = {0};
     uint32_t at = 0;
@@ -363,7 +366,7 @@ static fm_status_t fail_cycle(const fm_workflow_t *wf, const bool *done,
         fm_buf_printf(&path, "%s -> ", wf->stages[at].name);
         at = undone_dep(wf, done, at);
     } while (at != start);
-    fm_status_t rc = fm_wf_fail(
+    fm_status_t rc = fm_yaml_fail(
         source, wf->stages[at].line, wf->stages[at].column, FM_ERR_INVALID,
         "a cycle of dependencies (each needs the next): %.600s%s",
         fm_buf_cstr(&path), wf->stages[at].name);
@@ -412,7 +415,7 @@ struct followers {
 };
 
 static fm_status_t sort_stages(fm_workflow_t *wf, struct followers *f,
-                               const fm_wf_source_t *source)
+                               const fm_yaml_source_t *source)
 {
     size_t ready = 0;
     size_t sorted = 0;
@@ -443,7 +446,8 @@ static fm_status_t sort_stages(fm_workflow_t *wf, struct followers *f,
     return sorted < wf->stage_count ? fail_cycle(wf, f->done, source) : FM_OK;
 }
 
-static fm_status_t order_stages(fm_workflow_t *wf, const fm_wf_source_t *source)
+static fm_status_t order_stages(fm_workflow_t *wf,
+                                const fm_yaml_source_t *source)
 {
     size_t n = wf->stage_count;
     size_t edges = 0;
@@ -453,14 +457,14 @@ static fm_status_t order_stages(fm_workflow_t *wf, const fm_wf_source_t *source)
         edges += wf->stages[i].dep_count;
     }
     struct followers f = {
-        .first = fm_wf_alloc(&wf->arena, n * sizeof(uint32_t)),
-        .target = fm_wf_alloc(&wf->arena, edges * sizeof(uint32_t)),
-        .next = fm_wf_alloc(&wf->arena, edges * sizeof(uint32_t)),
-        .missing = fm_wf_alloc(&wf->arena, n * sizeof(uint32_t)),
-        .heap = fm_wf_alloc(&wf->arena, n * sizeof(uint32_t)),
-        .done = fm_wf_alloc(&wf->arena, n * sizeof(bool)),
+        .first = fm_yaml_alloc(&wf->arena, n * sizeof(uint32_t)),
+        .target = fm_yaml_alloc(&wf->arena, edges * sizeof(uint32_t)),
+        .next = fm_yaml_alloc(&wf->arena, edges * sizeof(uint32_t)),
+        .missing = fm_yaml_alloc(&wf->arena, n * sizeof(uint32_t)),
+        .heap = fm_yaml_alloc(&wf->arena, n * sizeof(uint32_t)),
+        .done = fm_yaml_alloc(&wf->arena, n * sizeof(bool)),
     };
-    wf->order = fm_wf_alloc(&wf->arena, n * sizeof(*wf->order));
+    wf->order = fm_yaml_alloc(&wf->arena, n * sizeof(*wf->order));
     if (!f.first || !f.target || !f.next || !f.missing || !f.heap || !f.done ||
         !wf->order) {
         return fm_no_memory(source->err);
@@ -468,7 +472,7 @@ static fm_status_t order_stages(fm_workflow_t *wf, const fm_wf_source_t *source)
     fm_status_t rc = sort_stages(wf, &f, source);
     for (size_t i = 0; i < n && rc == FM_OK; i++) {
         fm_wf_stage_t *stage = &wf->stages[wf->order[i]];
-        stage->upstream = fm_wf_alloc(&wf->arena, words * sizeof(uint64_t));
+        stage->upstream = fm_yaml_alloc(&wf->arena, words * sizeof(uint64_t));
         if (!stage->upstream) {
             return fm_no_memory(source->err);
         }
@@ -485,29 +489,30 @@ static fm_status_t order_stages(fm_workflow_t *wf, const fm_wf_source_t *source)
 
 /* --- the base spec -------------------------------------------------------- */
 
-static fm_status_t read_base(fm_workflow_t *wf, const fm_wf_value_t *spec,
-                             const fm_wf_source_t *source)
+static fm_status_t read_base(fm_workflow_t *wf, const fm_yaml_value_t *spec,
+                             const fm_yaml_source_t *source)
 {
-    fm_wf_member_t *kept = fm_calloc(spec->count, sizeof(*kept));
-    fm_wf_member_t *only = fm_calloc(spec->count, sizeof(*only));
+    fm_yaml_member_t *kept = fm_calloc(spec->count, sizeof(*kept));
+    fm_yaml_member_t *only = fm_calloc(spec->count, sizeof(*only));
     size_t kept_count = 0;
     size_t only_count = 0;
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
     for (size_t i = 0; kept && only && i < spec->count; i++) {
-        if (fm_wf_key_find(&fm_wf_base_only, spec->members[i].key, FM_WF_ALL)) {
+        if (fm_yaml_key_find(&fm_wf_base_only, spec->members[i].key,
+                             FM_WF_ALL)) {
             only[only_count++] = spec->members[i];
         } else {
             kept[kept_count++] = spec->members[i];
         }
     }
-    const fm_wf_value_t *terms = NULL;
+    const fm_yaml_value_t *terms = NULL;
     if (!kept || !only ||
-        !(wf->base = fm_wf_container(&wf->arena, FM_JSON_OBJECT, spec->line,
-                                     spec->column, kept, kept_count)) ||
-        !(terms = fm_wf_container(&wf->arena, FM_JSON_OBJECT, spec->line,
-                                  spec->column, only, only_count)) ||
-        !(wf->base_used = fm_wf_alloc(&wf->arena, kept_count))) {
+        !(wf->base = fm_yaml_container(&wf->arena, FM_JSON_OBJECT, spec->line,
+                                       spec->column, kept, kept_count)) ||
+        !(terms = fm_yaml_container(&wf->arena, FM_JSON_OBJECT, spec->line,
+                                    spec->column, only, only_count)) ||
+        !(wf->base_used = fm_yaml_alloc(&wf->arena, kept_count))) {
         (void)fm_no_memory(source->err);
         goto out;
     }
@@ -518,11 +523,11 @@ out:
     return rc;
 }
 
-fm_status_t fm_wf_document_read(fm_workflow_t *wf, const fm_wf_value_t *root,
-                                const fm_wf_value_t **sweep_out,
-                                const fm_wf_source_t *source)
+fm_status_t fm_wf_document_read(fm_workflow_t *wf, const fm_yaml_value_t *root,
+                                const fm_yaml_value_t **sweep_out,
+                                const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *spec = fm_wf_get(root, "spec");
+    const fm_yaml_value_t *spec = fm_yaml_get(root, "spec");
     fm_status_t rc = FM_OK;
 
     if ((rc = check_root(wf, root, source)) < 0 ||
@@ -533,6 +538,6 @@ fm_status_t fm_wf_document_read(fm_workflow_t *wf, const fm_wf_value_t *root,
         (rc = order_stages(wf, source)) < 0) {
         return rc;
     }
-    *sweep_out = fm_wf_get(spec, "sweep");
+    *sweep_out = fm_yaml_get(spec, "sweep");
     return FM_OK;
 }

@@ -38,11 +38,11 @@ fm_status_t fm_wf_text_set(const fm_wf_resolver_t *r, const fm_json_t *given,
         fits = texts[i] && *texts[i];
     }
     if (rc == FM_OK && !fits) {
-        rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                        FM_ERR_INVALID,
-                        "node %s: %s; allowed: text, or a list of texts that "
-                        "are not empty",
-                        r->node->pub.name, path);
+        rc = fm_yaml_fail(&r->source, r->node->pub.line, r->node->pub.column,
+                          FM_ERR_INVALID,
+                          "node %s: %s; allowed: text, or a list of texts that "
+                          "are not empty",
+                          r->node->pub.name, path);
     }
     if (rc == FM_OK && count > 1) {
         qsort(texts, count, sizeof(*texts), compare_texts);
@@ -78,11 +78,11 @@ static const struct drawing {
 };
 
 fm_status_t fm_wf_drawing_params(const fm_wf_resolver_t *r,
-                                 const fm_wf_section_t *section,
+                                 const fm_yaml_section_t *section,
                                  const fm_json_t *given, double temperature,
                                  fm_json_t *params)
 {
-    fm_json_t *full = fm_wf_fill(section, given, r->node->task);
+    fm_json_t *full = fm_yaml_fill(section, given, r->node->task);
     double warmth = fm_json_get_real(given, "temperature", temperature);
     fm_json_t *stop = NULL;
     fm_status_t rc =
@@ -116,7 +116,7 @@ fm_status_t fm_wf_inference_params(const fm_wf_resolver_t *r, fm_json_t *params)
         fm_wf_section_read(r, "inference", &fm_wf_inference, &given);
 
     if (rc == FM_OK &&
-        !(full = fm_wf_fill(&fm_wf_inference, given, r->node->task))) {
+        !(full = fm_yaml_fill(&fm_wf_inference, given, r->node->task))) {
         rc = no_memory(r);
     }
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
@@ -162,11 +162,11 @@ static fm_status_t put_k(const fm_wf_resolver_t *r, const fm_json_t *given,
         fits = list[i] >= 1 && list[i] <= n;
     }
     if (rc == FM_OK && !fits) {
-        rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                        FM_ERR_INVALID,
-                        "node %s: generation.k; allowed: integers from 1 to "
-                        "generation.n (%lld)",
-                        r->node->pub.name, (long long)n);
+        rc = fm_yaml_fail(&r->source, r->node->pub.line, r->node->pub.column,
+                          FM_ERR_INVALID,
+                          "node %s: generation.k; allowed: integers from 1 to "
+                          "generation.n (%lld)",
+                          r->node->pub.name, (long long)n);
     }
     if (rc == FM_OK && count > 1) {
         qsort(list, count, sizeof(*list), compare_ints);
@@ -214,7 +214,7 @@ static fm_status_t put_opponent(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *model = NULL;
     fm_json_t *adapter = NULL;
     fm_status_t rc =
-        opponent ? fm_wf_model_params(r, fm_wf_get(r->node->tree, "opponent"),
+        opponent ? fm_wf_model_params(r, fm_yaml_get(r->node->tree, "opponent"),
                                       "opponent", &model, &adapter)
                  : no_memory(r);
 
@@ -237,7 +237,7 @@ static fm_status_t put_opponent(const fm_wf_resolver_t *r, fm_json_t *params)
 static fm_status_t put_metrics(const fm_wf_resolver_t *r, bool *exact_out,
                                int *group_out, fm_json_t *params)
 {
-    const fm_wf_value_t *metrics = fm_wf_get(r->node->tree, "metrics");
+    const fm_yaml_value_t *metrics = fm_yaml_get(r->node->tree, "metrics");
     fm_json_t *given = NULL;
     fm_json_t *list = NULL;
     fm_status_t rc = fm_wf_resolve(r, metrics, false, &given);
@@ -308,7 +308,7 @@ fm_status_t fm_wf_evaluate_params(const fm_wf_resolver_t *r, fm_json_t *params)
     }
     bool contest = group == FM_WF_GROUP_PASS || group == FM_WF_GROUP_WIN;
     int64_t most = fm_json_int_or(
-        fm_wf_json_either(&fm_wf_generation, given, "max_new_tokens"), 64);
+        fm_yaml_json_either(&fm_wf_generation, given, "max_new_tokens"), 64);
     const fm_json_t *length = fm_json_get(given, "max_seq_length");
     if ((rc = fm_wf_set(r, params, "max_new_tokens",
                         exact || contest ? fm_json_int(most)

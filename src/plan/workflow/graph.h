@@ -31,10 +31,10 @@ typedef struct fm_wf_ref {
 typedef struct fm_wf_stage {
     const char *name;
     unsigned line, column;
-    const fm_wf_value_t *own;     /* its spec; NULL: the single task */
-    const fm_wf_value_t *depends; /* dependsOn as written; NULL: none */
-    bool implied;                 /* depends on the stage before it */
-    uint32_t *deps;               /* stage indices */
+    const fm_yaml_value_t *own;     /* its spec; NULL: the single task */
+    const fm_yaml_value_t *depends; /* dependsOn as written; NULL: none */
+    bool implied;                   /* depends on the stage before it */
+    uint32_t *deps;                 /* stage indices */
     size_t dep_count;
     uint64_t *upstream; /* bit set: all transitive upstream stages */
     int task;
@@ -49,13 +49,13 @@ typedef struct fm_wf_axis {
     uint32_t stage;     /* FM_WF_NONE: the base spec */
     const char *path;   /* inside the spec */
     unsigned line, column;
-    const fm_wf_value_t *values; /* matrix: the list */
+    const fm_yaml_value_t *values; /* matrix: the list */
 } fm_wf_axis_t;
 
 typedef struct fm_wf_trial {
     fm_workflow_trial_t pub;
-    const fm_wf_value_t **values; /* by axis; NULL: not set */
-    size_t *positions;            /* from 1, for names */
+    const fm_yaml_value_t **values; /* by axis; NULL: not set */
+    size_t *positions;              /* from 1, for names */
 } fm_wf_trial_t;
 
 /** The nodes of one ppo or grpo (W54): iteration i, from 1, has the `stride`
@@ -81,8 +81,8 @@ typedef struct fm_wf_node_private {
     fm_workflow_node_t pub;
     int task;
     uint32_t stage;
-    size_t trial;              /* 0 where shared */
-    const fm_wf_value_t *tree; /* nodes of a chain share their owner's */
+    size_t trial;                /* 0 where shared */
+    const fm_yaml_value_t *tree; /* nodes of a chain share their owner's */
     const fm_wf_ref_t *refs;
     size_t ref_count;
     uint32_t data;              /* internal node that reads the file, or NONE */
@@ -94,13 +94,13 @@ typedef struct fm_wf_node_private {
 } fm_wf_node_private_t;
 
 struct fm_workflow {
-    fm_wf_arena_t arena;
+    fm_yaml_arena_t arena;
     const char *file;
     const char *name, *owner, *tenant;
     int priority;
     double deadline_s;
-    const fm_wf_value_t *base; /* spec without stages, sweep, … */
-    bool *base_used;           /* by member of base */
+    const fm_yaml_value_t *base; /* spec without stages, sweep, … */
+    bool *base_used;             /* by member of base */
     fm_wf_stage_t *stages;
     size_t stage_count;
     uint32_t *order; /* stages in topological order */
@@ -120,39 +120,42 @@ struct fm_workflow {
 
 /* document.c: root, metadata, stages, edges */
 FM_MUST_USE fm_status_t fm_wf_document_read(fm_workflow_t *wf,
-                                            const fm_wf_value_t *root,
-                                            const fm_wf_value_t **sweep_out,
-                                            const fm_wf_source_t *source);
-/** fm_wf_suggest() among the stages and @p also (unless NULL); "" when
+                                            const fm_yaml_value_t *root,
+                                            const fm_yaml_value_t **sweep_out,
+                                            const fm_yaml_source_t *source);
+/** fm_yaml_suggest() among the stages and @p also (unless NULL); "" when
  *  memory is out. */
 const char *fm_wf_suggest_stage(const fm_workflow_t *wf, const char *found,
                                 const char *also, char *space, size_t bytes);
 /* sweep.c */
 FM_MUST_USE fm_status_t fm_wf_sweep_read(fm_workflow_t *wf,
-                                         const fm_wf_value_t *sweep,
-                                         const fm_wf_source_t *source);
+                                         const fm_yaml_value_t *sweep,
+                                         const fm_yaml_source_t *source);
 /** Mark the stages that the sweep reaches (W41). */
 void fm_wf_sweep_mark(fm_workflow_t *wf);
 /** The effective spec of a stage in a trial. */
 FM_MUST_USE fm_status_t fm_wf_effective(fm_workflow_t *wf, uint32_t stage,
                                         size_t trial,
-                                        const fm_wf_source_t *source,
-                                        const fm_wf_value_t **out);
+                                        const fm_yaml_source_t *source,
+                                        const fm_yaml_value_t **out);
 /* nodes.c */
 FM_MUST_USE fm_status_t fm_wf_nodes_build(fm_workflow_t *wf,
-                                          const fm_wf_source_t *source);
+                                          const fm_yaml_source_t *source);
 /** Node that stands for @p stage as seen from @p node. */
 uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
                       const char *stage);
 /** Append a copy of @p model named after its stage, its trial and @p suffix;
  *  @p stage_name may be NULL.  Refs, deps and files are the caller's. */
-FM_MUST_USE fm_status_t fm_wf_node_append(
-    fm_workflow_t *wf, const fm_wf_node_private_t *model, const char *suffix,
-    const char *stage_name, const fm_wf_source_t *source, uint32_t *index_out);
+FM_MUST_USE fm_status_t fm_wf_node_append(fm_workflow_t *wf,
+                                          const fm_wf_node_private_t *model,
+                                          const char *suffix,
+                                          const char *stage_name,
+                                          const fm_yaml_source_t *source,
+                                          uint32_t *index_out);
 /** Count @p values against what a sweep may make this module walk. */
 FM_MUST_USE fm_status_t fm_wf_walk(fm_workflow_t *wf,
                                    const fm_wf_stage_t *stage, uint64_t values,
-                                   const fm_wf_source_t *source);
+                                   const fm_yaml_source_t *source);
 
 /* chain.c: a ppo or grpo as internal nodes */
 /**
@@ -164,26 +167,27 @@ FM_MUST_USE fm_status_t fm_wf_walk(fm_workflow_t *wf,
 FM_MUST_USE fm_status_t fm_wf_chain_build(
     fm_workflow_t *wf, fm_wf_node_private_t *owner, const uint32_t *reads,
     size_t read_count, const uint32_t *judged, size_t judged_count,
-    const fm_wf_source_t *source);
+    const fm_yaml_source_t *source);
 /** Node of part @p part of iteration @p iteration. */
 uint32_t fm_wf_chain_node(const fm_wf_chain_t *chain, fm_wf_part_t part,
                           uint32_t iteration, uint32_t which);
 
 /* rules.c, rules_tasks.c: what the tables cannot say about one node */
-FM_MUST_USE fm_status_t fm_wf_rules_task(const fm_wf_value_t *tree, int task,
-                                         const fm_wf_source_t *source);
+FM_MUST_USE fm_status_t fm_wf_rules_task(const fm_yaml_value_t *tree, int task,
+                                         const fm_yaml_source_t *source);
 /** A condition of a filter (W62).  @param strict  false: a whole ${…} stands
  *  for any value. */
 FM_MUST_USE fm_status_t fm_wf_where_check(const fm_json_t *where,
-                                          const fm_wf_value_t *at, bool strict,
-                                          const fm_wf_source_t *source);
+                                          const fm_yaml_value_t *at,
+                                          bool strict,
+                                          const fm_yaml_source_t *source);
 /** Text of a module, or {path}; @p entrypoint may be NULL. */
-FM_MUST_USE fm_status_t fm_wf_code_check(const fm_wf_value_t *code,
-                                         const fm_wf_value_t *entrypoint,
-                                         const fm_wf_value_t *at,
-                                         const fm_wf_source_t *source);
-FM_MUST_USE fm_status_t fm_wf_rules_check(const fm_wf_value_t *tree, int task,
-                                          const fm_wf_source_t *source);
+FM_MUST_USE fm_status_t fm_wf_code_check(const fm_yaml_value_t *code,
+                                         const fm_yaml_value_t *entrypoint,
+                                         const fm_yaml_value_t *at,
+                                         const fm_yaml_source_t *source);
+FM_MUST_USE fm_status_t fm_wf_rules_check(const fm_yaml_value_t *tree, int task,
+                                          const fm_yaml_source_t *source);
 
 /* work: what expand() shares between its files */
 typedef struct fm_wf_resolver {
@@ -192,15 +196,15 @@ typedef struct fm_wf_resolver {
     fm_workflow_upstream_fn upstream;
     void *ctx;
     const fm_json_t *files;
-    fm_wf_source_t source;
+    fm_yaml_source_t source;
 } fm_wf_resolver_t;
 
 /** Where a node's records are (records.c); close it also after a failure. */
 typedef struct fm_wf_records {
     size_t count;
-    fm_json_t *list;            /* of records, or of {"output": record} */
-    bool wrapped;               /* the latter */
-    const fm_wf_value_t *items; /* instead of list: resolved one by one */
+    fm_json_t *list;              /* of records, or of {"output": record} */
+    bool wrapped;                 /* the latter */
+    const fm_yaml_value_t *items; /* instead of list: resolved one by one */
 } fm_wf_records_t;
 FM_MUST_USE fm_status_t fm_wf_records_open(const fm_wf_resolver_t *r,
                                            fm_wf_records_t *out);
@@ -251,15 +255,15 @@ enum {
  *  the spec has none. */
 FM_MUST_USE fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r,
                                            const char *name,
-                                           const fm_wf_section_t *section,
+                                           const fm_yaml_section_t *section,
                                            fm_json_t **out);
 /** {"digest": "sha256:…"} of a local file. */
 FM_MUST_USE fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
-                                        const fm_wf_value_t *path,
+                                        const fm_yaml_value_t *path,
                                         fm_json_t **out);
 /** {"text"} or {"digest"} of `code`. */
 FM_MUST_USE fm_status_t fm_wf_code_param(const fm_wf_resolver_t *r,
-                                         const fm_wf_value_t *code,
+                                         const fm_yaml_value_t *code,
                                          fm_json_t **out);
 /** Put the section's own seed, else the node's, else 0, into @p params. */
 FM_MUST_USE fm_status_t fm_wf_put_seed(const fm_wf_resolver_t *r,
@@ -276,12 +280,12 @@ FM_MUST_USE fm_status_t fm_wf_lora_params(const fm_wf_resolver_t *r,
                                           fm_json_t *params);
 /** Hints of `training`, as given in @p given. */
 FM_MUST_USE fm_status_t fm_wf_training_hints(const fm_wf_resolver_t *r,
-                                             const fm_wf_section_t *section,
+                                             const fm_yaml_section_t *section,
                                              const fm_json_t *given,
                                              fm_json_t *hints);
 /** temperature, top_p, …, stop of @p given; greedy ones made equal. */
 FM_MUST_USE fm_status_t fm_wf_drawing_params(const fm_wf_resolver_t *r,
-                                             const fm_wf_section_t *section,
+                                             const fm_yaml_section_t *section,
                                              const fm_json_t *given,
                                              double temperature,
                                              fm_json_t *params);

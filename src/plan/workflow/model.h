@@ -20,23 +20,23 @@ typedef enum fm_wf_from {
 
 typedef struct fm_wf_model_origin {
     fm_wf_from_t from;
-    const fm_wf_value_t *source;     /* NULL: random without a source */
-    const fm_wf_value_t *identifier; /* DIGEST, PATH, HUB, NAME */
-    const fm_wf_value_t *node;       /* NODE */
-    const char *path;                /* NODE: NULL: its model and its adapter */
-    const char *revision;            /* HUB; NULL: none */
-    const fm_wf_value_t *adapter;    /* entry of adapters, or NULL */
+    const fm_yaml_value_t *source;     /* NULL: random without a source */
+    const fm_yaml_value_t *identifier; /* DIGEST, PATH, HUB, NAME */
+    const fm_yaml_value_t *node;       /* NODE */
+    const char *path;               /* NODE: NULL: its model and its adapter */
+    const char *revision;           /* HUB; NULL: none */
+    const fm_yaml_value_t *adapter; /* entry of adapters, or NULL */
 } fm_wf_model_origin_t;
 
 /** Read and check a model. */
-FM_MUST_USE fm_status_t fm_wf_model_read(const fm_wf_value_t *model,
-                                         const fm_wf_source_t *source,
+FM_MUST_USE fm_status_t fm_wf_model_read(const fm_yaml_value_t *model,
+                                         const fm_yaml_source_t *source,
                                          fm_wf_model_origin_t *out);
 
 /** A thing outside that a workflow names (W24). */
 typedef struct fm_wf_outside {
     fm_workflow_file_kind_t kind;
-    const fm_wf_value_t *named; /* path or identifier */
+    const fm_yaml_value_t *named; /* path or identifier */
     const char *revision;
 } fm_wf_outside_t;
 /** What a model and its adapter name outside: at most two. */
@@ -55,7 +55,7 @@ FM_MUST_USE fm_status_t fm_wf_outside_digest(const fm_wf_resolver_t *r,
  * @param adapter_out  new reference to a text; NULL: the model has none.
  */
 FM_MUST_USE fm_status_t fm_wf_model_params(const fm_wf_resolver_t *r,
-                                           const fm_wf_value_t *model,
+                                           const fm_yaml_value_t *model,
                                            const char *path,
                                            fm_json_t **model_out,
                                            fm_json_t **adapter_out);

@@ -14,15 +14,15 @@
 #define WALK_MAX 50000000u
 
 fm_status_t fm_wf_walk(fm_workflow_t *wf, const fm_wf_stage_t *stage,
-                       uint64_t values, const fm_wf_source_t *source)
+                       uint64_t values, const fm_yaml_source_t *source)
 {
     wf->walked += values;
     return wf->walked <= WALK_MAX
                ? FM_OK
-               : fm_wf_fail(source, stage->line, stage->column, FM_ERR_LIMIT,
-                            "the specs of all trials hold more than %u "
-                            "values; put data into a file",
-                            WALK_MAX);
+               : fm_yaml_fail(source, stage->line, stage->column, FM_ERR_LIMIT,
+                              "the specs of all trials hold more than %u "
+                              "values; put data into a file",
+                              WALK_MAX);
 }
 
 uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
@@ -41,12 +41,12 @@ uint32_t fm_wf_target(const fm_workflow_t *wf, const fm_wf_node_private_t *node,
 
 static fm_status_t fail_ref(const fm_workflow_t *wf, const fm_wf_stage_t *stage,
                             const fm_wf_ref_t *ref,
-                            const fm_wf_source_t *source)
+                            const fm_yaml_source_t *source)
 {
     bool known = fm_strmap_get(wf->stage_names, ref->stage) != NULL;
     char hint[192];
 
-    return fm_wf_fail(
+    return fm_yaml_fail(
         source, ref->line, ref->column, FM_ERR_INVALID,
         known ? "%.80s is not upstream of node %s; add it to dependsOn%s"
               : "reference to %.80s, which is no node upstream of %s%s",
@@ -56,7 +56,7 @@ static fm_status_t fail_ref(const fm_workflow_t *wf, const fm_wf_stage_t *stage,
 }
 
 static fm_status_t bind_refs(fm_workflow_t *wf, fm_wf_node_private_t *node,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_source_t *source)
 {
     const fm_wf_stage_t *stage = &wf->stages[node->stage];
     fm_wf_ref_t *refs = NULL;
@@ -69,14 +69,14 @@ static fm_status_t bind_refs(fm_workflow_t *wf, fm_wf_node_private_t *node,
             return fail_ref(wf, stage, &refs[i], source);
         }
         refs[i].target = fm_wf_target(wf, node, refs[i].stage);
-        const fm_wf_value_t *up = wf->nodes[refs[i].target].tree;
+        const fm_yaml_value_t *up = wf->nodes[refs[i].target].tree;
         if (strncmp(refs[i].path, "export", 6) == 0 &&
-            !fm_wf_get(fm_wf_get(up, "postprocess"), "jsonl_export")) {
-            return fm_wf_fail(source, refs[i].line, refs[i].column,
-                              FM_ERR_INVALID,
-                              "node %s has no export; give it "
-                              "postprocess.jsonl_export",
-                              refs[i].stage);
+            !fm_yaml_get(fm_yaml_get(up, "postprocess"), "jsonl_export")) {
+            return fm_yaml_fail(source, refs[i].line, refs[i].column,
+                                FM_ERR_INVALID,
+                                "node %s has no export; give it "
+                                "postprocess.jsonl_export",
+                                refs[i].stage);
         }
     }
     node->refs = refs;
@@ -114,8 +114,8 @@ static fm_status_t list_reads(fm_workflow_t *wf,
                               size_t room, uint32_t **reads_out,
                               size_t *count_out, fm_error_t *err)
 {
-    uint32_t *reads =
-        fm_wf_alloc(&wf->arena, (node->ref_count + 1 + room) * sizeof(*reads));
+    uint32_t *reads = fm_yaml_alloc(&wf->arena, (node->ref_count + 1 + room) *
+                                                    sizeof(*reads));
     size_t count = 0;
 
     if (!reads) {
@@ -171,11 +171,12 @@ static fm_status_t bind_deps(fm_workflow_t *wf, fm_wf_node_private_t *node,
 
 static fm_status_t add_file(fm_workflow_t *wf, uint32_t node,
                             const fm_wf_outside_t *outside,
-                            const fm_wf_source_t *source)
+                            const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *at = outside->named;
+    const fm_yaml_value_t *at = outside->named;
     char *made = fm_wf_outside_key(outside);
-    const char *key = made ? fm_wf_text(&wf->arena, made, strlen(made)) : NULL;
+    const char *key =
+        made ? fm_yaml_text(&wf->arena, made, strlen(made)) : NULL;
     fm_status_t rc = FM_OK;
 
     free(made);
@@ -186,10 +187,10 @@ static fm_status_t add_file(fm_workflow_t *wf, uint32_t node,
     if (known) {
         return wf->files[*known].kind == outside->kind
                    ? FM_OK
-                   : fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID,
-                                "%.200s is a file and the name of a model; "
-                                "write the file as ./%.200s",
-                                key, key);
+                   : fm_yaml_fail(source, at->line, at->column, FM_ERR_INVALID,
+                                  "%.200s is a file and the name of a model; "
+                                  "write the file as ./%.200s",
+                                  key, key);
     }
     if ((rc = fm_grow(&wf->files, &wf->file_capacity, wf->file_count,
                       sizeof(*wf->files), source->err)) < 0 ||
@@ -209,8 +210,8 @@ static fm_status_t add_file(fm_workflow_t *wf, uint32_t node,
 }
 
 static fm_status_t add_data_file(fm_workflow_t *wf, uint32_t node,
-                                 const fm_wf_value_t *path,
-                                 const fm_wf_source_t *source)
+                                 const fm_yaml_value_t *path,
+                                 const fm_yaml_source_t *source)
 {
     const fm_wf_outside_t outside = {.kind = FM_WORKFLOW_FILE_DATA,
                                      .named = path};
@@ -220,17 +221,18 @@ static fm_status_t add_data_file(fm_workflow_t *wf, uint32_t node,
 
 /* {path} of the code of a section, where it is one. */
 static fm_status_t add_code(fm_workflow_t *wf, uint32_t node,
-                            const fm_wf_value_t *section,
-                            const fm_wf_source_t *source)
+                            const fm_yaml_value_t *section,
+                            const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *path = fm_wf_get(fm_wf_get(section, "code"), "path");
+    const fm_yaml_value_t *path =
+        fm_yaml_get(fm_yaml_get(section, "code"), "path");
 
     return path ? add_data_file(wf, node, path, source) : FM_OK;
 }
 
 static fm_status_t add_model(fm_workflow_t *wf, uint32_t node,
-                             const fm_wf_value_t *model,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_value_t *model,
+                             const fm_yaml_source_t *source)
 {
     fm_wf_model_origin_t origin = {0};
     fm_wf_outside_t outside[2];
@@ -245,36 +247,36 @@ static fm_status_t add_model(fm_workflow_t *wf, uint32_t node,
 }
 
 static fm_status_t add_files(fm_workflow_t *wf, uint32_t index,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_source_t *source)
 {
     static const char *const scripts[] = {"map", "filter"};
     static const char *const models[] = {"model", "opponent"};
     const fm_wf_node_private_t *node = &wf->nodes[index];
-    const fm_wf_value_t *tree = node->tree;
-    const fm_wf_value_t *inputs = fm_wf_get(tree, "inputs");
+    const fm_yaml_value_t *tree = node->tree;
+    const fm_yaml_value_t *inputs = fm_yaml_get(tree, "inputs");
     fm_status_t rc = FM_OK;
 
     if (node->task == FM_WF_RETRIEVAL) {
         fm_wf_origin_t origin = {0};
-        rc = fm_wf_origin_read(fm_wf_get(tree, "data"), source, &origin);
+        rc = fm_wf_origin_read(fm_yaml_get(tree, "data"), source, &origin);
         return rc < 0 ? rc : add_data_file(wf, index, origin.path, source);
     }
     rc = add_code(wf, index, tree, source);
     for (size_t i = 0; i < FM_COUNT_OF(scripts) && rc == FM_OK; i++) {
-        rc = add_code(wf, index, fm_wf_get(tree, scripts[i]), source);
+        rc = add_code(wf, index, fm_yaml_get(tree, scripts[i]), source);
     }
     for (size_t i = 0; i < FM_COUNT_OF(models) && rc == FM_OK; i++) {
-        rc = add_model(wf, index, fm_wf_get(tree, models[i]), source);
+        rc = add_model(wf, index, fm_yaml_get(tree, models[i]), source);
     }
     for (size_t i = 0; i < fm_wf_reward_count(tree) && rc == FM_OK; i++) {
-        const fm_wf_value_t *entry = fm_wf_reward_at(tree, i);
+        const fm_yaml_value_t *entry = fm_wf_reward_at(tree, i);
         rc = add_code(wf, index, entry, source);
         rc = rc < 0 ? rc
-                    : add_model(wf, index, fm_wf_get(entry, "model"), source);
+                    : add_model(wf, index, fm_yaml_get(entry, "model"), source);
     }
     for (size_t i = 0; inputs && i < inputs->count && rc == FM_OK; i++) {
-        const fm_wf_value_t *path = inputs->members[i].value;
-        if (fm_wf_str(path) && !fm_wf_ref_inside(path->text)) {
+        const fm_yaml_value_t *path = inputs->members[i].value;
+        if (fm_yaml_str(path) && !fm_wf_ref_inside(path->text)) {
             rc = add_data_file(wf, index, path, source);
         }
     }
@@ -286,17 +288,18 @@ static fm_status_t add_files(fm_workflow_t *wf, uint32_t index,
 fm_status_t fm_wf_node_append(fm_workflow_t *wf,
                               const fm_wf_node_private_t *model,
                               const char *suffix, const char *stage_name,
-                              const fm_wf_source_t *source, uint32_t *index_out)
+                              const fm_yaml_source_t *source,
+                              uint32_t *index_out)
 {
     const fm_wf_stage_t *stage = &wf->stages[model->stage];
     uint32_t index = (uint32_t)wf->node_count;
     fm_status_t rc = FM_OK;
 
     if (wf->node_count >= FM_WORKFLOW_NODES_MAX) {
-        return fm_wf_fail(source, stage->line, stage->column, FM_ERR_LIMIT,
-                          "more than %u nodes after the sweep, internal ones "
-                          "included",
-                          FM_WORKFLOW_NODES_MAX);
+        return fm_yaml_fail(source, stage->line, stage->column, FM_ERR_LIMIT,
+                            "more than %u nodes after the sweep, internal ones "
+                            "included",
+                            FM_WORKFLOW_NODES_MAX);
     }
     if ((rc = fm_grow(&wf->nodes, &wf->node_capacity, wf->node_count,
                       sizeof(*wf->nodes), source->err)) < 0) {
@@ -313,11 +316,11 @@ fm_status_t fm_wf_node_append(fm_workflow_t *wf,
     node->pub.task_type = fm_wf_task_name(node->task);
     node->pub.stage =
         stage_name ? stage_name
-                   : fm_wf_printf(&wf->arena, "%s%s", stage->name, suffix);
-    node->pub.name = trial ? fm_wf_printf(&wf->arena, "%s@%s%s", stage->name,
-                                          trial->pub.name, suffix)
+                   : fm_yaml_printf(&wf->arena, "%s%s", stage->name, suffix);
+    node->pub.name = trial ? fm_yaml_printf(&wf->arena, "%s@%s%s", stage->name,
+                                            trial->pub.name, suffix)
                            : node->pub.stage;
-    node->pub.spec = fm_wf_json(&wf->arena, node->tree);
+    node->pub.spec = fm_yaml_json(&wf->arena, node->tree);
     if (!node->pub.name || !node->pub.stage || !node->pub.spec) {
         return fm_no_memory(source->err);
     }
@@ -329,7 +332,7 @@ fm_status_t fm_wf_node_append(fm_workflow_t *wf,
 /* Append a node; its fields are set, its refs, deps and files bound. */
 static fm_status_t add_node(fm_workflow_t *wf,
                             const fm_wf_node_private_t *model,
-                            const char *suffix, const fm_wf_source_t *source,
+                            const char *suffix, const fm_yaml_source_t *source,
                             uint32_t *index_out)
 {
     uint32_t index = 0;
@@ -346,43 +349,44 @@ static fm_status_t add_node(fm_workflow_t *wf,
 }
 
 /* The keys of @p map that are named, as a map. */
-static const fm_wf_value_t *pick(fm_wf_arena_t *arena, const fm_wf_value_t *map,
-                                 const char *const *names, size_t count)
+static const fm_yaml_value_t *pick(fm_yaml_arena_t *arena,
+                                   const fm_yaml_value_t *map,
+                                   const char *const *names, size_t count)
 {
-    fm_wf_member_t members[16];
+    fm_yaml_member_t members[16];
     size_t used = 0;
 
     for (size_t i = 0; i < count && used < FM_COUNT_OF(members); i++) {
-        const fm_wf_member_t *member = fm_wf_member(map, names[i]);
+        const fm_yaml_member_t *member = fm_yaml_member(map, names[i]);
         if (member) {
             members[used++] = *member;
         }
     }
-    return fm_wf_container(arena, FM_JSON_OBJECT, map->line, map->column,
-                           members, used);
+    return fm_yaml_container(arena, FM_JSON_OBJECT, map->line, map->column,
+                             members, used);
 }
 
-static fm_status_t put(fm_workflow_t *wf, const fm_wf_value_t **tree,
-                       const char *key, const fm_wf_value_t *value,
+static fm_status_t put(fm_workflow_t *wf, const fm_yaml_value_t **tree,
+                       const char *key, const fm_yaml_value_t *value,
                        fm_error_t *err)
 {
-    return value ? fm_wf_put(&wf->arena, *tree, key, value, tree, err)
+    return value ? fm_yaml_put(&wf->arena, *tree, key, value, tree, err)
                  : fm_no_memory(err);
 }
 
 /* NODE/data: reads the file that a node's data names (W43). */
 static fm_status_t add_data_node(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                                  const fm_wf_origin_t *origin,
-                                 const fm_wf_source_t *source)
+                                 const fm_yaml_source_t *source)
 {
     static const char *const reading[] = {"split",  "test_fraction", "shuffle",
                                           "seed",   "columns",       "chunk",
                                           "dataset"};
     static const char *const terms[] = {"seed"};
-    const fm_wf_value_t *data = fm_wf_get(owner->tree, "data");
-    const fm_wf_value_t *read =
+    const fm_yaml_value_t *data = fm_yaml_get(owner->tree, "data");
+    const fm_yaml_value_t *read =
         pick(&wf->arena, data, reading, FM_COUNT_OF(reading));
-    const fm_wf_value_t *tree =
+    const fm_yaml_value_t *tree =
         pick(&wf->arena, owner->tree, terms, FM_COUNT_OF(terms));
     fm_wf_node_private_t node = *owner;
     fm_error_t *err = source->err;
@@ -392,10 +396,11 @@ static fm_status_t add_data_node(fm_workflow_t *wf, fm_wf_node_private_t *owner,
         return fm_no_memory(err);
     }
     if ((rc = put(wf, &read, "type",
-                  fm_wf_string(&wf->arena, origin->format, data), err)) < 0 ||
+                  fm_yaml_string(&wf->arena, origin->format, data), err)) < 0 ||
         (rc = put(wf, &read, "path", origin->path, err)) < 0 ||
         (rc = put(wf, &tree, "taskType",
-                  fm_wf_string(&wf->arena, "data_retrieval", data), err)) < 0 ||
+                  fm_yaml_string(&wf->arena, "data_retrieval", data), err)) <
+            0 ||
         (rc = put(wf, &tree, "data", read, err)) < 0) {
         return rc;
     }
@@ -409,13 +414,13 @@ static fm_status_t add_data_node(fm_workflow_t *wf, fm_wf_node_private_t *owner,
 /* NODE/reference: log-probabilities under the starting model (W43). */
 static fm_status_t add_reference_node(fm_workflow_t *wf,
                                       fm_wf_node_private_t *owner,
-                                      const fm_wf_source_t *source)
+                                      const fm_yaml_source_t *source)
 {
     static const char *const terms[] = {"model", "data", "seed"};
-    const fm_wf_value_t *training = fm_wf_get(owner->tree, "training");
-    const fm_wf_value_t *length = fm_wf_get(training, "max_seq_length");
-    const fm_wf_value_t *truncate = fm_wf_get(training, "truncate");
-    const fm_wf_value_t *tree =
+    const fm_yaml_value_t *training = fm_yaml_get(owner->tree, "training");
+    const fm_yaml_value_t *length = fm_yaml_get(training, "max_seq_length");
+    const fm_yaml_value_t *truncate = fm_yaml_get(training, "truncate");
+    const fm_yaml_value_t *tree =
         pick(&wf->arena, owner->tree, terms, FM_COUNT_OF(terms));
     fm_wf_node_private_t node = *owner;
     fm_status_t rc = FM_OK;
@@ -424,7 +429,7 @@ static fm_status_t add_reference_node(fm_workflow_t *wf,
         return fm_no_memory(source->err);
     }
     if ((rc = put(wf, &tree, "taskType",
-                  fm_wf_string(&wf->arena, "logprobs", owner->tree),
+                  fm_yaml_string(&wf->arena, "logprobs", owner->tree),
                   source->err)) < 0 ||
         (length && (rc = put(wf, &tree, "training.max_seq_length", length,
                              source->err)) < 0) ||
@@ -440,7 +445,7 @@ static fm_status_t add_reference_node(fm_workflow_t *wf,
 
 /* A ppo or grpo: all that comes before its last update. */
 static fm_status_t add_chain(fm_workflow_t *wf, fm_wf_node_private_t *owner,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_source_t *source)
 {
     uint32_t *reads = NULL;
     uint32_t *judged = NULL;
@@ -459,26 +464,26 @@ static fm_status_t add_chain(fm_workflow_t *wf, fm_wf_node_private_t *owner,
                              source);
 }
 
-static fm_status_t check_node(fm_workflow_t *wf, const fm_wf_value_t **tree,
-                              int task, const fm_wf_source_t *source)
+static fm_status_t check_node(fm_workflow_t *wf, const fm_yaml_value_t **tree,
+                              int task, const fm_yaml_source_t *source)
 {
-    const fm_json_t *json = fm_wf_json(&wf->arena, *tree);
-    fm_status_t rc =
-        json ? fm_wf_check(&fm_wf_spec, json, *tree, "", task, false, source)
-             : fm_no_memory(source->err);
+    const fm_json_t *json = fm_yaml_json(&wf->arena, *tree);
+    fm_status_t rc = json ? fm_yaml_check(&fm_wf_spec, json, *tree, "", task,
+                                          fm_wf_ref_is_whole, source)
+                          : fm_no_memory(source->err);
 
     if (rc < 0 ||
         (rc = fm_wf_reward_normalize(&wf->arena, *tree, source, tree)) < 0) {
         return rc;
     }
-    return fm_wf_json(&wf->arena, *tree)
+    return fm_yaml_json(&wf->arena, *tree)
                ? fm_wf_rules_check(*tree, task, source)
                : fm_no_memory(source->err);
 }
 
 static fm_status_t make_node(fm_workflow_t *wf, uint32_t stage, size_t trial,
-                             const fm_wf_value_t *tree,
-                             const fm_wf_source_t *source)
+                             const fm_yaml_value_t *tree,
+                             const fm_yaml_source_t *source)
 {
     fm_wf_stage_t *s = &wf->stages[stage];
     fm_status_t rc = check_node(wf, &tree, s->task, source);
@@ -488,7 +493,7 @@ static fm_status_t make_node(fm_workflow_t *wf, uint32_t stage, size_t trial,
                                  .tree = tree,
                                  .data = FM_WF_NONE,
                                  .reference = FM_WF_NONE};
-    const fm_wf_value_t *data = fm_wf_get(tree, "data");
+    const fm_yaml_value_t *data = fm_yaml_get(tree, "data");
 
     fm_wf_origin_t origin = {0};
     if (rc < 0 ||
@@ -520,32 +525,32 @@ static fm_status_t make_node(fm_workflow_t *wf, uint32_t stage, size_t trial,
 
 /* An inherited key that no node takes was meant for something (W12). */
 static fm_status_t check_base_used(const fm_workflow_t *wf,
-                                   const fm_wf_source_t *source)
+                                   const fm_yaml_source_t *source)
 {
     for (size_t i = 0; i < wf->base->count; i++) {
         if (!wf->base_used[i]) {
-            return fm_wf_fail(source, wf->base->members[i].line,
-                              wf->base->members[i].column, FM_ERR_INVALID,
-                              "%s in spec: the task type of no node takes it",
-                              wf->base->members[i].key);
+            return fm_yaml_fail(source, wf->base->members[i].line,
+                                wf->base->members[i].column, FM_ERR_INVALID,
+                                "%s in spec: the task type of no node takes it",
+                                wf->base->members[i].key);
         }
     }
     return FM_OK;
 }
 
-fm_status_t fm_wf_nodes_build(fm_workflow_t *wf, const fm_wf_source_t *source)
+fm_status_t fm_wf_nodes_build(fm_workflow_t *wf, const fm_yaml_source_t *source)
 {
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < wf->stage_count; i++) {
         fm_wf_stage_t *stage = &wf->stages[wf->order[i]];
         size_t count = stage->swept ? wf->trial_count : 1;
-        stage->nodes = fm_wf_alloc(&wf->arena, count * sizeof(uint32_t));
+        stage->nodes = fm_yaml_alloc(&wf->arena, count * sizeof(uint32_t));
         if (!stage->nodes) {
             return fm_no_memory(source->err);
         }
         for (size_t t = 0; t < count; t++) {
-            const fm_wf_value_t *tree = NULL;
+            const fm_yaml_value_t *tree = NULL;
             if ((rc = fm_wf_effective(wf, wf->order[i], t, source, &tree)) <
                 0) {
                 return rc;

@@ -29,66 +29,66 @@ static const char *format_of(const char *type, const char *path)
     return NULL;
 }
 
-static bool keys_only(const fm_wf_value_t *data, const char *const *keys,
-                      size_t count, const fm_wf_source_t *source,
+static bool keys_only(const fm_yaml_value_t *data, const char *const *keys,
+                      size_t count, const fm_yaml_source_t *source,
                       const char *what)
 {
     for (size_t i = 0; i < count; i++) {
-        const fm_wf_member_t *member = fm_wf_member(data, keys[i]);
+        const fm_yaml_member_t *member = fm_yaml_member(data, keys[i]);
         if (member) {
-            (void)fm_wf_fail(source, member->line, member->column,
-                             FM_ERR_INVALID, "data.%s does not go with %s",
-                             keys[i], what);
+            (void)fm_yaml_fail(source, member->line, member->column,
+                               FM_ERR_INVALID, "data.%s does not go with %s",
+                               keys[i], what);
             return false;
         }
     }
     return true;
 }
 
-static fm_status_t read_file_form(const fm_wf_value_t *data, const char *type,
-                                  const fm_wf_source_t *source,
+static fm_status_t read_file_form(const fm_yaml_value_t *data, const char *type,
+                                  const fm_yaml_source_t *source,
                                   fm_wf_origin_t *out)
 {
     fm_wf_split_t split = {0};
-    const fm_wf_value_t *written = fm_wf_get(data, "split");
-    const fm_wf_value_t *fraction = fm_wf_get(data, "test_fraction");
+    const fm_yaml_value_t *written = fm_yaml_get(data, "split");
+    const fm_yaml_value_t *fraction = fm_yaml_get(data, "test_fraction");
 
     out->form = FM_WF_FORM_FILE;
     if (!fm_wf_is_literal(out->path)) {
-        return fm_wf_fail_at(
+        return fm_yaml_fail_at(
             source, out->path ? out->path : data,
             "data has no literal path; files are stored before a "
             "workflow is submitted");
     }
     if (!(out->format = format_of(type, out->path->text))) {
-        return fm_wf_fail_at(
+        return fm_yaml_fail_at(
             source, out->path,
             "the format of this file is unknown; give data.type: "
             "jsonl, csv, text or hdf5");
     }
     bool tables = strcmp(out->format, "hdf5") == 0;
-    const fm_wf_value_t *dataset = fm_wf_get(data, "dataset");
+    const fm_yaml_value_t *dataset = fm_yaml_get(data, "dataset");
     if (tables != fm_wf_is_literal(dataset)) {
-        return fm_wf_fail_at(source, dataset ? dataset : data,
-                             "data.dataset; allowed: with type hdf5, the "
-                             "literal path of a table inside the file");
+        return fm_yaml_fail_at(source, dataset ? dataset : data,
+                               "data.dataset; allowed: with type hdf5, the "
+                               "literal path of a table inside the file");
     }
-    if (fm_wf_get(data, "chunk") && strcmp(out->format, "text") != 0) {
-        return fm_wf_fail_at(source, fm_wf_get(data, "chunk"),
-                             "data.chunk goes with text files alone");
+    if (fm_yaml_get(data, "chunk") && strcmp(out->format, "text") != 0) {
+        return fm_yaml_fail_at(source, fm_yaml_get(data, "chunk"),
+                               "data.chunk goes with text files alone");
     }
     if (!written || fm_wf_ref_inside(written->text)) {
         return FM_OK;
     }
     if (!fm_wf_split_parse(written->text, &split)) {
-        return fm_wf_fail_at(
+        return fm_yaml_fail_at(
             source, written,
             "split; allowed: all, train or test, and a slice in "
             "records or percent, such as train[:200], all[10%:20%]");
     }
     if (strcmp(split.part, "test") == 0 && !fraction) {
-        return fm_wf_fail_at(source, written,
-                             "split test without data.test_fraction");
+        return fm_yaml_fail_at(source, written,
+                               "split test without data.test_fraction");
     }
     return FM_OK;
 }
@@ -152,16 +152,16 @@ bool fm_wf_split_parse(const char *text, fm_wf_split_t *out)
     return true;
 }
 
-static fm_status_t read_jsonl_form(const fm_wf_value_t *data,
-                                   const fm_wf_value_t *jsonl,
-                                   const fm_wf_source_t *source,
+static fm_status_t read_jsonl_form(const fm_yaml_value_t *data,
+                                   const fm_yaml_value_t *jsonl,
+                                   const fm_yaml_source_t *source,
                                    fm_wf_origin_t *out)
 {
-    out->path = fm_wf_get(jsonl, "path");
-    out->node = fm_wf_get(jsonl, "node");
+    out->path = fm_yaml_get(jsonl, "path");
+    out->node = fm_yaml_get(jsonl, "node");
     if (!out->path == !out->node) {
-        return fm_wf_fail_at(source, jsonl,
-                             "data.jsonl; allowed: one of path, node");
+        return fm_yaml_fail_at(source, jsonl,
+                               "data.jsonl; allowed: one of path, node");
     }
     if (out->path) {
         return read_file_form(data, "jsonl", source, out);
@@ -172,11 +172,11 @@ static fm_status_t read_jsonl_form(const fm_wf_value_t *data,
 }
 
 /* The form of the one origin that was given; whether data.type allows it. */
-static fm_status_t read_form(const fm_wf_value_t *data, const char *type,
-                             const fm_wf_source_t *source, bool *fits_out,
+static fm_status_t read_form(const fm_yaml_value_t *data, const char *type,
+                             const fm_yaml_source_t *source, bool *fits_out,
                              fm_wf_origin_t *out)
 {
-    const fm_wf_value_t *jsonl = fm_wf_get(data, "jsonl");
+    const fm_yaml_value_t *jsonl = fm_yaml_get(data, "jsonl");
 
     if (jsonl) {
         *fits_out = !type || strcmp(type, "jsonl") == 0;
@@ -190,7 +190,7 @@ static fm_status_t read_form(const fm_wf_value_t *data, const char *type,
     if (out->node) {
         *fits_out = !type || strcmp(type, "node") == 0;
         out->form = FM_WF_FORM_NODE;
-        out->node_path = fm_wf_str(out->path);
+        out->node_path = fm_yaml_str(out->path);
         return FM_OK;
     }
     if (out->path) {
@@ -205,8 +205,9 @@ static fm_status_t read_form(const fm_wf_value_t *data, const char *type,
     return FM_OK;
 }
 
-fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
-                              const fm_wf_source_t *source, fm_wf_origin_t *out)
+fm_status_t fm_wf_origin_read(const fm_yaml_value_t *data,
+                              const fm_yaml_source_t *source,
+                              fm_wf_origin_t *out)
 {
     static const char *const reading[] = {"split",  "test_fraction", "shuffle",
                                           "seed",   "columns",       "chunk",
@@ -214,24 +215,24 @@ fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
     static const char *const origins[] = {"items", "prompts",  "preferences",
                                           "jsonl", "template", "node",
                                           "nodes", "path"};
-    const fm_wf_value_t *kind = fm_wf_get(data, "type");
-    const char *type = fm_wf_str(kind);
+    const fm_yaml_value_t *kind = fm_yaml_get(data, "type");
+    const char *type = fm_yaml_str(kind);
     size_t given = 0;
-    fm_wf_origin_t o = {.items = fm_wf_get(data, "items"),
-                        .path = fm_wf_get(data, "path"),
-                        .node = fm_wf_get(data, "node"),
-                        .nodes = fm_wf_get(data, "nodes")};
+    fm_wf_origin_t o = {.items = fm_yaml_get(data, "items"),
+                        .path = fm_yaml_get(data, "path"),
+                        .node = fm_yaml_get(data, "node"),
+                        .nodes = fm_yaml_get(data, "nodes")};
     bool fits = true;
     fm_status_t rc = FM_OK;
 
-    o.items = o.items ? o.items : fm_wf_get(data, "prompts");
-    o.items = o.items ? o.items : fm_wf_get(data, "preferences");
+    o.items = o.items ? o.items : fm_yaml_get(data, "prompts");
+    o.items = o.items ? o.items : fm_yaml_get(data, "preferences");
     for (size_t i = 0; i < FM_COUNT_OF(origins); i++) {
-        given += fm_wf_get(data, origins[i]) != NULL;
+        given += fm_yaml_get(data, origins[i]) != NULL;
     }
     given -= o.node && o.path; /* the path is one into the node's result */
     if (given != 1 || (kind && !fm_wf_is_literal(kind))) {
-        return fm_wf_fail_at(
+        return fm_yaml_fail_at(
             source, data,
             "data says no origin, or more than one; allowed: one of "
             "items, prompts, preferences, path, node, nodes, jsonl, template");
@@ -240,22 +241,22 @@ fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
         return rc;
     }
     if (!fits) {
-        return fm_wf_fail_at(source, kind,
-                             "data.type does not fit the other keys");
+        return fm_yaml_fail_at(source, kind,
+                               "data.type does not fit the other keys");
     }
     if (o.form == FM_WF_FORM_NODE && !fm_wf_is_literal(o.node)) {
-        return fm_wf_fail_at(source, o.node,
-                             "data.node is no literal node name");
+        return fm_yaml_fail_at(source, o.node,
+                               "data.node is no literal node name");
     }
     for (size_t i = 0; o.nodes && i < o.nodes->count; i++) {
         if (!fm_wf_is_literal(o.nodes->members[i].value)) {
-            return fm_wf_fail_at(source, o.nodes->members[i].value,
-                                 "data.nodes holds no literal node name");
+            return fm_yaml_fail_at(source, o.nodes->members[i].value,
+                                   "data.nodes holds no literal node name");
         }
     }
     if (o.nodes && (o.nodes->type != FM_JSON_ARRAY || !o.nodes->count)) {
-        return fm_wf_fail_at(source, o.nodes,
-                             "data.nodes; allowed: a list of node names");
+        return fm_yaml_fail_at(source, o.nodes,
+                               "data.nodes; allowed: a list of node names");
     }
     if (o.form != FM_WF_FORM_FILE &&
         !keys_only(data, reading, FM_COUNT_OF(reading), source,

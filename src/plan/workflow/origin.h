@@ -6,7 +6,7 @@
 #ifndef FM_PLAN_WORKFLOW_ORIGIN_H
 #define FM_PLAN_WORKFLOW_ORIGIN_H
 
-#include "plan/workflow/value.h"
+#include "text/yaml/yaml.h"
 
 /** Where the records of `data` come from (W44). */
 typedef enum fm_wf_form {
@@ -19,18 +19,18 @@ typedef enum fm_wf_form {
 
 typedef struct fm_wf_origin {
     fm_wf_form_t form;
-    const fm_wf_value_t *items; /* LIST */
-    const fm_wf_value_t *path;  /* FILE */
-    const char *format;         /* FILE: jsonl, csv, text, hdf5 */
-    const fm_wf_value_t *node;  /* NODE */
-    const char *node_path;      /* NODE: NULL: items or export */
-    bool wants_export;          /* NODE by jsonl */
-    const fm_wf_value_t *nodes; /* NODES: list of names */
+    const fm_yaml_value_t *items; /* LIST */
+    const fm_yaml_value_t *path;  /* FILE */
+    const char *format;           /* FILE: jsonl, csv, text, hdf5 */
+    const fm_yaml_value_t *node;  /* NODE */
+    const char *node_path;        /* NODE: NULL: items or export */
+    bool wants_export;            /* NODE by jsonl */
+    const fm_yaml_value_t *nodes; /* NODES: list of names */
 } fm_wf_origin_t;
 
 /** Read `data`: one origin, and keys that go with it. */
-FM_MUST_USE fm_status_t fm_wf_origin_read(const fm_wf_value_t *data,
-                                          const fm_wf_source_t *source,
+FM_MUST_USE fm_status_t fm_wf_origin_read(const fm_yaml_value_t *data,
+                                          const fm_yaml_source_t *source,
                                           fm_wf_origin_t *out);
 
 typedef struct fm_wf_split {

@@ -23,15 +23,16 @@ fm_status_t fm_wf_set(const fm_wf_resolver_t *r, fm_json_t *object,
 }
 
 fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r, const char *name,
-                               const fm_wf_section_t *section, fm_json_t **out)
+                               const fm_yaml_section_t *section,
+                               fm_json_t **out)
 {
-    const fm_wf_value_t *tree = fm_wf_get(r->node->tree, name);
+    const fm_yaml_value_t *tree = fm_yaml_get(r->node->tree, name);
     fm_json_t *json = tree ? NULL : fm_json_object();
     fm_status_t rc = tree || json ? FM_OK : no_memory(r);
 
     if (tree && (rc = fm_wf_resolve_map(r, tree, &json)) == FM_OK) {
-        rc = fm_wf_check(section, json, tree, name, r->node->task, true,
-                         &r->source);
+        rc = fm_yaml_check(section, json, tree, name, r->node->task, NULL,
+                           &r->source);
     }
     if (rc == FM_OK) {
         *out = json;
@@ -42,7 +43,7 @@ fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r, const char *name,
 }
 
 fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
-                            const fm_wf_value_t *path, fm_json_t **out)
+                            const fm_yaml_value_t *path, fm_json_t **out)
 {
     const fm_wf_outside_t outside = {.kind = FM_WORKFLOW_FILE_DATA,
                                      .named = path};
@@ -62,12 +63,12 @@ fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
 }
 
 fm_status_t fm_wf_code_param(const fm_wf_resolver_t *r,
-                             const fm_wf_value_t *code, fm_json_t **out)
+                             const fm_yaml_value_t *code, fm_json_t **out)
 {
     fm_json_t *made = NULL;
 
     if (code->type == FM_JSON_OBJECT) {
-        return fm_wf_digest_of(r, fm_wf_get(code, "path"), out);
+        return fm_wf_digest_of(r, fm_yaml_get(code, "path"), out);
     }
     made = fm_json_object();
     if (!made || fm_json_set(made, "text", fm_json_string(code->text)) < 0) {
@@ -81,15 +82,15 @@ fm_status_t fm_wf_code_param(const fm_wf_resolver_t *r,
 /* The node's `seed`; null where there is none. */
 static fm_status_t read_seed(const fm_wf_resolver_t *r, fm_json_t **out)
 {
-    const fm_wf_value_t *seed = fm_wf_get(r->node->tree, "seed");
+    const fm_yaml_value_t *seed = fm_yaml_get(r->node->tree, "seed");
     fm_json_t *value = seed ? NULL : fm_json_null();
     fm_status_t rc = seed || value ? FM_OK : no_memory(r);
 
     if (seed && (rc = fm_wf_resolve(r, seed, false, &value)) == FM_OK &&
         (!fm_json_is(value, FM_JSON_INT) || fm_json_int_or(value, -1) < 0)) {
-        rc = fm_wf_fail(&r->source, seed->line, seed->column, FM_ERR_INVALID,
-                        "node %s: seed is %s; allowed: an integer from 0",
-                        r->node->pub.name, fm_json_type_name(value));
+        rc = fm_yaml_fail(&r->source, seed->line, seed->column, FM_ERR_INVALID,
+                          "node %s: seed is %s; allowed: an integer from 0",
+                          r->node->pub.name, fm_json_type_name(value));
         value = fm_json_drop(value);
     }
     *out = value ? value : *out;
@@ -125,7 +126,7 @@ static fm_status_t model_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
     fm_json_t *model = NULL;
     fm_json_t *adapter = NULL;
-    fm_status_t rc = fm_wf_model_params(r, fm_wf_get(r->node->tree, "model"),
+    fm_status_t rc = fm_wf_model_params(r, fm_yaml_get(r->node->tree, "model"),
                                         "model", &model, &adapter);
 
     if (rc < 0) {
@@ -139,7 +140,7 @@ static fm_status_t model_params(const fm_wf_resolver_t *r, fm_json_t *params)
 }
 
 fm_status_t fm_wf_training_hints(const fm_wf_resolver_t *r,
-                                 const fm_wf_section_t *section,
+                                 const fm_yaml_section_t *section,
                                  const fm_json_t *given, fm_json_t *hints)
 {
     static const char *const keys[] = {"save_steps", "save_seconds",
@@ -148,7 +149,7 @@ fm_status_t fm_wf_training_hints(const fm_wf_resolver_t *r,
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
-        const fm_json_t *hint = fm_wf_json_either(section, given, keys[i]);
+        const fm_json_t *hint = fm_yaml_json_either(section, given, keys[i]);
         rc = hint && !fm_json_is(hint, FM_JSON_NULL)
                  ? fm_wf_set(r, hints, keys[i], fm_json_keep(hint))
                  : FM_OK;
@@ -186,12 +187,12 @@ static fm_status_t target_modules(const fm_wf_resolver_t *r,
     if (rc == FM_OK &&
         (all ? strcmp(all, "all-linear") != 0
              : given && (known != fm_json_len(given) || known == 0))) {
-        const fm_wf_value_t *at =
-            fm_wf_get(fm_wf_get(r->node->tree, "lora"), "target_modules");
-        rc = fm_wf_fail_at(&r->source, at,
-                           "lora.target_modules; allowed: all-linear, or a "
-                           "list of q_proj, k_proj, v_proj, o_proj, "
-                           "gate_proj, up_proj, down_proj");
+        const fm_yaml_value_t *at =
+            fm_yaml_get(fm_yaml_get(r->node->tree, "lora"), "target_modules");
+        rc = fm_yaml_fail_at(&r->source, at,
+                             "lora.target_modules; allowed: all-linear, or a "
+                             "list of q_proj, k_proj, v_proj, o_proj, "
+                             "gate_proj, up_proj, down_proj");
     }
     if (rc == FM_OK) {
         *out = list;
@@ -208,14 +209,15 @@ fm_status_t fm_wf_lora_params(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *modules = NULL;
     fm_status_t rc = FM_OK;
 
-    if (!fm_wf_get(r->node->tree, "lora") && r->node->task != FM_WF_LORA_SFT) {
+    if (!fm_yaml_get(r->node->tree, "lora") &&
+        r->node->task != FM_WF_LORA_SFT) {
         return FM_OK;
     }
     rc = fm_wf_section_read(r, "lora", &fm_wf_lora, &given);
     if (rc == FM_OK &&
         (rc = target_modules(r, fm_json_get(given, "target_modules"),
                              &modules)) == FM_OK &&
-        !(full = fm_wf_fill(&fm_wf_lora, given, r->node->task))) {
+        !(full = fm_yaml_fill(&fm_wf_lora, given, r->node->task))) {
         rc = no_memory(r);
     }
     if (rc == FM_OK) {
@@ -238,7 +240,7 @@ static fm_status_t training_params(const fm_wf_resolver_t *r, fm_json_t *params,
     fm_status_t rc = fm_wf_section_read(r, "training", &fm_wf_training, &given);
 
     if (rc == FM_OK &&
-        !(full = fm_wf_fill(&fm_wf_training, given, r->node->task))) {
+        !(full = fm_yaml_fill(&fm_wf_training, given, r->node->task))) {
         rc = no_memory(r);
     }
     if (rc == FM_OK) {
@@ -261,7 +263,7 @@ static fm_status_t training_params(const fm_wf_resolver_t *r, fm_json_t *params,
 
 /* max_seq_length of a section, null where it has none. */
 static fm_status_t length_param(const fm_wf_resolver_t *r, const char *name,
-                                const fm_wf_section_t *section,
+                                const fm_yaml_section_t *section,
                                 fm_json_t *params)
 {
     fm_json_t *given = NULL;
@@ -297,7 +299,7 @@ static fm_status_t embedding_params(const fm_wf_resolver_t *r,
         fm_wf_section_read(r, "embedding", &fm_wf_embedding, &given);
 
     if (rc == FM_OK &&
-        !(full = fm_wf_fill(&fm_wf_embedding, given, r->node->task))) {
+        !(full = fm_yaml_fill(&fm_wf_embedding, given, r->node->task))) {
         rc = no_memory(r);
     }
     if (rc == FM_OK &&
@@ -333,10 +335,10 @@ static fm_status_t reward_params(const fm_wf_resolver_t *r, fm_json_t *params)
 
 static fm_status_t python_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const fm_wf_value_t *tree = r->node->tree;
-    const fm_wf_value_t *code = fm_wf_get(tree, "code");
-    const char *entry = fm_wf_str(fm_wf_get(tree, "entrypoint"));
-    const char *emits = fm_wf_str(fm_wf_get(tree, "emits"));
+    const fm_yaml_value_t *tree = r->node->tree;
+    const fm_yaml_value_t *code = fm_yaml_get(tree, "code");
+    const char *entry = fm_yaml_str(fm_yaml_get(tree, "entrypoint"));
+    const char *emits = fm_yaml_str(fm_yaml_get(tree, "emits"));
     fm_json_t *seed = NULL;
     fm_json_t *made = NULL;
     fm_status_t rc = FM_OK;
@@ -357,8 +359,8 @@ out:
 }
 
 /* An argument or a variable: text as it is, a number as written. */
-static fm_status_t word_of(const fm_wf_resolver_t *r, const fm_wf_value_t *tree,
-                           fm_json_t **out)
+static fm_status_t word_of(const fm_wf_resolver_t *r,
+                           const fm_yaml_value_t *tree, fm_json_t **out)
 {
     fm_json_t *value = NULL;
     fm_status_t rc = FM_OK;
@@ -382,9 +384,9 @@ static fm_status_t word_of(const fm_wf_resolver_t *r, const fm_wf_value_t *tree,
 
 static fm_status_t command_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const fm_wf_value_t *argv = fm_wf_get(r->node->tree, "command");
-    const fm_wf_value_t *env = fm_wf_get(r->node->tree, "env");
-    const fm_wf_value_t *outputs = fm_wf_get(r->node->tree, "outputs");
+    const fm_yaml_value_t *argv = fm_yaml_get(r->node->tree, "command");
+    const fm_yaml_value_t *env = fm_yaml_get(r->node->tree, "env");
+    const fm_yaml_value_t *outputs = fm_yaml_get(r->node->tree, "outputs");
     fm_json_t *words = fm_json_array();
     fm_json_t *names = fm_json_object();
     fm_json_t *seed = NULL;

@@ -19,13 +19,14 @@ static fm_status_t split_params(const fm_wf_resolver_t *r, const char *text,
                                 double fraction, fm_json_t *params)
 {
     fm_wf_split_t split = {.part = "all", .open = true};
-    const fm_wf_value_t *data = fm_wf_get(r->node->tree, "data");
+    const fm_yaml_value_t *data = fm_yaml_get(r->node->tree, "data");
 
     if (text && !fm_wf_split_parse(text, &split)) {
-        return fm_wf_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
-                          "node %s: split %.60s; allowed: all, train or test, "
-                          "and a slice such as train[:200]",
-                          r->node->pub.name, text);
+        return fm_yaml_fail(
+            &r->source, data->line, data->column, FM_ERR_INVALID,
+            "node %s: split %.60s; allowed: all, train or test, "
+            "and a slice such as train[:200]",
+            r->node->pub.name, text);
     }
     bool whole = strcmp(split.part, "train") == 0 && fraction == 0;
     fm_json_t *made = fm_json_object();
@@ -70,7 +71,7 @@ static fm_status_t retrieval_params(const fm_wf_resolver_t *r,
     fm_status_t rc = fm_wf_section_read(r, "data", &fm_wf_data, &data);
 
     if (rc < 0 ||
-        (rc = fm_wf_origin_read(fm_wf_get(r->node->tree, "data"), &r->source,
+        (rc = fm_wf_origin_read(fm_yaml_get(r->node->tree, "data"), &r->source,
                                 &origin)) < 0 ||
         (rc = fm_wf_digest_of(r, origin.path, &file)) < 0) {
         goto out;
@@ -107,7 +108,7 @@ out:
 
 /* Every key of the section, defaults filled in; NULL section: none. */
 static fm_status_t fill(const fm_wf_resolver_t *r, const char *name,
-                        const fm_wf_section_t *section, fm_json_t *params,
+                        const fm_yaml_section_t *section, fm_json_t *params,
                         fm_json_t **given_out)
 {
     const char *key = NULL;
@@ -117,7 +118,7 @@ static fm_status_t fill(const fm_wf_resolver_t *r, const char *name,
     fm_json_t *full = NULL;
     fm_status_t rc = fm_wf_section_read(r, name, section, &given);
 
-    if (rc == FM_OK && !(full = fm_wf_fill(section, given, r->node->task))) {
+    if (rc == FM_OK && !(full = fm_yaml_fill(section, given, r->node->task))) {
         rc = no_memory(r);
     }
     while (rc == FM_OK && fm_json_next(full, &at, &key, &value)) {
@@ -134,7 +135,7 @@ static fm_status_t fill(const fm_wf_resolver_t *r, const char *name,
 
 /* `method`, `code`, `entrypoint` and `seed` of a python function. */
 static fm_status_t code_params(const fm_wf_resolver_t *r,
-                               const fm_wf_value_t *code,
+                               const fm_yaml_value_t *code,
                                const fm_json_t *given, fm_json_t *params)
 {
     const char *entry = fm_json_get_str(given, "entrypoint");
@@ -239,8 +240,8 @@ static fm_status_t make_condition(const fm_wf_resolver_t *r,
 
 static fm_status_t filter_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const fm_wf_value_t *tree = fm_wf_get(r->node->tree, "filter");
-    const fm_wf_value_t *code = fm_wf_get(tree, "code");
+    const fm_yaml_value_t *tree = fm_yaml_get(r->node->tree, "filter");
+    const fm_yaml_value_t *code = fm_yaml_get(tree, "code");
     fm_json_t *given = NULL;
     fm_json_t *where = NULL;
     fm_status_t rc = fm_wf_section_read(r, "filter", &fm_wf_filter, &given);
@@ -249,7 +250,7 @@ static fm_status_t filter_params(const fm_wf_resolver_t *r, fm_json_t *params)
         rc = code_params(r, code, given, params);
     } else if (rc == FM_OK) {
         const fm_json_t *asked = fm_json_get(given, "where");
-        if ((rc = fm_wf_where_check(asked, fm_wf_get(tree, "where"), true,
+        if ((rc = fm_wf_where_check(asked, fm_yaml_get(tree, "where"), true,
                                     &r->source)) == FM_OK &&
             (rc = make_condition(r, asked, &where)) == FM_OK &&
             (rc = fm_wf_set(r, params, "where", where)) == FM_OK) {
@@ -288,8 +289,8 @@ static fm_status_t put_fields(const fm_wf_resolver_t *r, const fm_json_t *given,
 
 static fm_status_t map_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const fm_wf_value_t *code =
-        fm_wf_get(fm_wf_get(r->node->tree, "map"), "code");
+    const fm_yaml_value_t *code =
+        fm_yaml_get(fm_yaml_get(r->node->tree, "map"), "code");
     fm_json_t *given = NULL;
     fm_status_t rc = fm_wf_section_read(r, "map", &fm_wf_map, &given);
 
@@ -330,7 +331,7 @@ static fm_status_t dedup_params(const fm_wf_resolver_t *r, fm_json_t *params)
 
 /* {"name", "fraction", "count"} of one part; both null: the rest. */
 static fm_status_t part_of(const fm_wf_resolver_t *r,
-                           const fm_wf_member_t *member, fm_json_t **out)
+                           const fm_yaml_member_t *member, fm_json_t **out)
 {
     fm_json_t *size = NULL;
     fm_json_t *part = fm_json_object();
@@ -344,11 +345,11 @@ static fm_status_t part_of(const fm_wf_resolver_t *r,
                         : number > 0 && number <= 1;
 
     if (rc == FM_OK && !fits) {
-        rc =
-            fm_wf_fail(&r->source, member->line, member->column, FM_ERR_INVALID,
-                       "node %s: part %.60s; allowed: a fraction such as 0.1, "
-                       "a count such as 100, or rest",
-                       r->node->pub.name, member->key);
+        rc = fm_yaml_fail(
+            &r->source, member->line, member->column, FM_ERR_INVALID,
+            "node %s: part %.60s; allowed: a fraction such as 0.1, "
+            "a count such as 100, or rest",
+            r->node->pub.name, member->key);
     }
     if (rc == FM_OK &&
         (rc = fm_wf_set(r, part, "name", fm_json_string(member->key))) ==
@@ -370,8 +371,8 @@ static fm_status_t part_of(const fm_wf_resolver_t *r,
 
 static fm_status_t parts_params(const fm_wf_resolver_t *r, fm_json_t *params)
 {
-    const fm_wf_value_t *parts =
-        fm_wf_get(fm_wf_get(r->node->tree, "split"), "parts");
+    const fm_yaml_value_t *parts =
+        fm_yaml_get(fm_yaml_get(r->node->tree, "split"), "parts");
     fm_json_t *given = NULL;
     fm_json_t *list = fm_json_array();
     fm_status_t rc = list ? fill(r, "split", &fm_wf_split_parts, params, &given)
@@ -404,8 +405,8 @@ static fm_status_t shard_params(const fm_wf_resolver_t *r, fm_json_t *params)
 
     if (rc == FM_OK && fm_json_get_int(params, "index", 0) >=
                            fm_json_get_int(params, "count", 1)) {
-        rc = fm_wf_fail_at(&r->source, fm_wf_get(r->node->tree, "shard"),
-                           "shard.index; allowed: 0 to count − 1");
+        rc = fm_yaml_fail_at(&r->source, fm_yaml_get(r->node->tree, "shard"),
+                             "shard.index; allowed: 0 to count − 1");
     }
     fm_json_drop(given);
     return rc;
@@ -449,9 +450,9 @@ static fm_status_t profile_params(const fm_wf_resolver_t *r, fm_json_t *params)
         fits = wanted[i] >= 0 && wanted[i] <= 1;
     }
     if (rc == FM_OK && !fits) {
-        rc = fm_wf_fail_at(
+        rc = fm_yaml_fail_at(
             &r->source,
-            fm_wf_get(fm_wf_get(r->node->tree, "profiling"), "quantiles"),
+            fm_yaml_get(fm_yaml_get(r->node->tree, "profiling"), "quantiles"),
             "profiling.quantiles; allowed: at most 64 numbers from 0 to 1");
     }
     if (rc == FM_OK && count > 1) {
@@ -498,9 +499,9 @@ static fm_status_t export_params(const fm_wf_resolver_t *r, fm_json_t *params)
         }
     }
     if (rc == FM_OK && !fits) {
-        rc = fm_wf_fail_at(
+        rc = fm_yaml_fail_at(
             &r->source,
-            fm_wf_get(fm_wf_get(r->node->tree, "jsonl_export"), "fields"),
+            fm_yaml_get(fm_yaml_get(r->node->tree, "jsonl_export"), "fields"),
             "jsonl_export.fields; allowed: {NAME: field}, or a list of names");
     }
     if (rc == FM_OK &&

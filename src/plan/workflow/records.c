@@ -16,19 +16,19 @@ static fm_status_t no_memory(const fm_wf_resolver_t *r)
     return fm_no_memory(r->source.err);
 }
 
-static const fm_wf_value_t *data_of(const fm_wf_resolver_t *r)
+static const fm_yaml_value_t *data_of(const fm_wf_resolver_t *r)
 {
-    return fm_wf_get(r->node->tree, "data");
+    return fm_yaml_get(r->node->tree, "data");
 }
 
 static fm_status_t fail_record(const fm_wf_resolver_t *r, size_t index,
                                const char *text)
 {
-    const fm_wf_value_t *data = data_of(r);
+    const fm_yaml_value_t *data = data_of(r);
 
-    return fm_wf_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
-                      "node %s: record %zu: %s", r->node->pub.name, index,
-                      text);
+    return fm_yaml_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
+                        "node %s: record %zu: %s", r->node->pub.name, index,
+                        text);
 }
 
 /* --- records -------------------------------------------------------------- */
@@ -70,9 +70,10 @@ static fm_status_t node_records(const fm_wf_resolver_t *r,
         return FM_OK;
     }
     if (rc == FM_OK && !fm_json_is(found, FM_JSON_ARRAY)) {
-        rc = fm_wf_fail(&r->source, origin->node->line, origin->node->column,
-                        FM_ERR_INVALID, "node %s: data from %s is no list (%s)",
-                        r->node->pub.name, stage, fm_json_type_name(found));
+        rc = fm_yaml_fail(&r->source, origin->node->line, origin->node->column,
+                          FM_ERR_INVALID,
+                          "node %s: data from %s is no list (%s)",
+                          r->node->pub.name, stage, fm_json_type_name(found));
     }
     if (rc == FM_OK) {
         keep_list(fm_json_keep(found), out);
@@ -82,7 +83,7 @@ static fm_status_t node_records(const fm_wf_resolver_t *r,
 
 /* The items of several nodes, one after the other. */
 static fm_status_t nodes_records(const fm_wf_resolver_t *r,
-                                 const fm_wf_value_t *nodes,
+                                 const fm_yaml_value_t *nodes,
                                  fm_wf_records_t *out)
 {
     fm_json_t *all = fm_json_array();
@@ -117,15 +118,15 @@ struct column {
 };
 
 static fm_status_t read_column(const fm_wf_resolver_t *r,
-                               const fm_wf_value_t *tree, struct column *out)
+                               const fm_yaml_value_t *tree, struct column *out)
 {
-    const fm_wf_value_t *node = fm_wf_get(tree, "node");
-    const char *path = fm_wf_str(fm_wf_get(tree, "path"));
+    const fm_yaml_value_t *node = fm_yaml_get(tree, "node");
+    const char *path = fm_yaml_str(fm_yaml_get(tree, "path"));
     const fm_json_t *result = NULL;
     fm_status_t rc = FM_OK;
 
     path = path ? path : "items[*].output";
-    *out = (struct column){.label = fm_wf_get(tree, "label")->text};
+    *out = (struct column){.label = fm_yaml_get(tree, "label")->text};
     if (strncmp(path, "items[*]", 8) != 0) {
         return fm_wf_ref_value(r, node->text, path, node->line, node->column,
                                &out->fixed);
@@ -140,10 +141,10 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
                            const struct column *columns, size_t count,
                            size_t row, fm_json_t *prompts)
 {
-    const fm_wf_value_t *template = fm_wf_get(data_of(r), "template");
-    const fm_wf_value_t *options = fm_wf_get(template, "options");
-    const fm_wf_value_t *parts[] = {fm_wf_get(options, "intro"),
-                                    fm_wf_get(options, "closing")};
+    const fm_yaml_value_t *template = fm_yaml_get(data_of(r), "template");
+    const fm_yaml_value_t *options = fm_yaml_get(template, "options");
+    const fm_yaml_value_t *parts[] = {fm_yaml_get(options, "intro"),
+                                      fm_yaml_get(options, "closing")};
     fm_buf_t buf = {0};
     fm_status_t rc = FM_OK;
 
@@ -182,8 +183,8 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
 
 static fm_status_t template_records(const fm_wf_resolver_t *r, fm_json_t **out)
 {
-    const fm_wf_value_t *tree =
-        fm_wf_get(fm_wf_get(data_of(r), "template"), "columns");
+    const fm_yaml_value_t *tree =
+        fm_yaml_get(fm_yaml_get(data_of(r), "template"), "columns");
     struct column *columns = fm_calloc(tree->count, sizeof(*columns));
     fm_json_t *prompts = fm_json_array();
     bool varying = false;
@@ -195,11 +196,12 @@ static fm_status_t template_records(const fm_wf_resolver_t *r, fm_json_t **out)
         if (rc == FM_OK && columns[i].items) {
             size_t len = fm_json_len(columns[i].items);
             if (varying && len != rows) {
-                rc = fm_wf_fail(&r->source, tree->members[i].line,
-                                tree->members[i].column, FM_ERR_INVALID,
-                                "node %s: column %.60s has %zu rows, the ones "
-                                "before have %zu",
-                                r->node->pub.name, columns[i].label, len, rows);
+                rc = fm_yaml_fail(
+                    &r->source, tree->members[i].line, tree->members[i].column,
+                    FM_ERR_INVALID,
+                    "node %s: column %.60s has %zu rows, the ones "
+                    "before have %zu",
+                    r->node->pub.name, columns[i].label, len, rows);
             }
             varying = true;
             rows = len;
@@ -218,7 +220,7 @@ static fm_status_t template_records(const fm_wf_resolver_t *r, fm_json_t **out)
 }
 
 static fm_status_t list_records(const fm_wf_resolver_t *r,
-                                const fm_wf_value_t *items,
+                                const fm_yaml_value_t *items,
                                 fm_wf_records_t *out)
 {
     fm_json_t *list = NULL;
@@ -233,9 +235,9 @@ static fm_status_t list_records(const fm_wf_resolver_t *r,
         return rc;
     }
     if (!fm_json_is(list, FM_JSON_ARRAY)) {
-        rc = fm_wf_fail(&r->source, items->line, items->column, FM_ERR_INVALID,
-                        "node %s: data.items is no list (%s)",
-                        r->node->pub.name, fm_json_type_name(list));
+        rc = fm_yaml_fail(&r->source, items->line, items->column,
+                          FM_ERR_INVALID, "node %s: data.items is no list (%s)",
+                          r->node->pub.name, fm_json_type_name(list));
         fm_json_drop(list);
         return rc;
     }
@@ -276,7 +278,7 @@ static fm_status_t open_origin(const fm_wf_resolver_t *r, fm_wf_records_t *out)
 
 fm_status_t fm_wf_records_open(const fm_wf_resolver_t *r, fm_wf_records_t *out)
 {
-    const fm_wf_value_t *most = fm_wf_get(data_of(r), "max_samples");
+    const fm_yaml_value_t *most = fm_yaml_get(data_of(r), "max_samples");
     fm_json_t *limit = NULL;
     fm_status_t rc = open_origin(r, out);
 
@@ -285,16 +287,16 @@ fm_status_t fm_wf_records_open(const fm_wf_resolver_t *r, fm_wf_records_t *out)
     }
     int64_t bound = fm_json_int_or(limit, INT64_MAX);
     if (rc == FM_OK && most && (bound < 1 || !fm_json_is(limit, FM_JSON_INT))) {
-        rc = fm_wf_fail(&r->source, most->line, most->column, FM_ERR_INVALID,
-                        "data.max_samples; allowed: an integer from 1");
+        rc = fm_yaml_fail(&r->source, most->line, most->column, FM_ERR_INVALID,
+                          "data.max_samples; allowed: an integer from 1");
     }
     if (rc == FM_OK && (uint64_t)bound < out->count) {
         out->count = (size_t)bound;
     }
     if (rc == FM_OK && out->count > FM_WORKFLOW_ITEMS_MAX) {
-        rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                        FM_ERR_LIMIT, "node %s: more than %u records",
-                        r->node->pub.name, FM_WORKFLOW_ITEMS_MAX);
+        rc = fm_yaml_fail(&r->source, r->node->pub.line, r->node->pub.column,
+                          FM_ERR_LIMIT, "node %s: more than %u records",
+                          r->node->pub.name, FM_WORKFLOW_ITEMS_MAX);
     }
     fm_json_drop(limit);
     return rc;

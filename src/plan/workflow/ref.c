@@ -42,16 +42,16 @@ bool fm_wf_ref_inside(const char *text)
     return text && next_ref(text);
 }
 
-bool fm_wf_is_literal(const fm_wf_value_t *value)
+bool fm_wf_is_literal(const fm_yaml_value_t *value)
 {
-    return fm_wf_str(value) && *value->text && !fm_wf_ref_inside(value->text);
+    return fm_yaml_str(value) && *value->text && !fm_wf_ref_inside(value->text);
 }
 
 /* --- finding -------------------------------------------------------------- */
 
 struct finder {
-    fm_wf_arena_t *arena;
-    const fm_wf_source_t *source;
+    fm_yaml_arena_t *arena;
+    const fm_yaml_source_t *source;
     fm_wf_ref_t *refs;
     size_t count, capacity;
     bool reward; /* inside `reward` */
@@ -111,21 +111,21 @@ static fm_status_t add_ref(struct finder *f, const char *stage, size_t len,
                          .column = column,
                          .target = FM_WF_NONE,
                          .reward = f->reward};
-    if (!(ref->stage = fm_wf_text(f->arena, stage, len)) ||
-        !(ref->path = fm_wf_text(f->arena, path, path_len))) {
+    if (!(ref->stage = fm_yaml_text(f->arena, stage, len)) ||
+        !(ref->path = fm_yaml_text(f->arena, path, path_len))) {
         return fm_no_memory(f->source->err);
     }
     const char *problem = path_problem(ref->path, wild);
     if (problem) {
-        return fm_wf_fail(f->source, line, column, FM_ERR_INVALID,
-                          "path %.80s of node %.80s; %s", ref->path, ref->stage,
-                          problem);
+        return fm_yaml_fail(f->source, line, column, FM_ERR_INVALID,
+                            "path %.80s of node %.80s; %s", ref->path,
+                            ref->stage, problem);
     }
     f->count++;
     return FM_OK;
 }
 
-static fm_status_t find_in_text(struct finder *f, const fm_wf_value_t *value)
+static fm_status_t find_in_text(struct finder *f, const fm_yaml_value_t *value)
 {
     const char *at = next_ref(value->text);
     fm_status_t rc = FM_OK;
@@ -138,11 +138,11 @@ static fm_status_t find_in_text(struct finder *f, const fm_wf_value_t *value)
         if (!end || (size_t)(end - at) > REF_BYTES_MAX || len == 0 ||
             name[len] != '.' || path == end) {
             int shown = end && end - at < 60 ? (int)(end - at + 1) : 60;
-            return fm_wf_fail(f->source, value->line, value->column,
-                              FM_ERR_INVALID,
-                              "reference %.*s; allowed: ${NODE.items.0.output} "
-                              "and such ($${ is a literal ${)",
-                              shown, at);
+            return fm_yaml_fail(
+                f->source, value->line, value->column, FM_ERR_INVALID,
+                "reference %.*s; allowed: ${NODE.items.0.output} "
+                "and such ($${ is a literal ${)",
+                shown, at);
         }
         rc = add_ref(f, name, len, path, (size_t)(end - path), value->line,
                      value->column, false);
@@ -152,19 +152,19 @@ static fm_status_t find_in_text(struct finder *f, const fm_wf_value_t *value)
 }
 
 /* {node, path}: exactly these keys, both text. */
-static bool is_ref_map(const fm_wf_value_t *value)
+static bool is_ref_map(const fm_yaml_value_t *value)
 {
     return value->type == FM_JSON_OBJECT && value->count == 2 &&
-           fm_wf_str(fm_wf_get(value, "node")) &&
-           fm_wf_str(fm_wf_get(value, "path"));
+           fm_yaml_str(fm_yaml_get(value, "node")) &&
+           fm_yaml_str(fm_yaml_get(value, "path"));
 }
 
-static fm_status_t find_map(struct finder *f, const fm_wf_value_t *map,
+static fm_status_t find_map(struct finder *f, const fm_yaml_value_t *map,
                             const char *fallback, bool wild)
 {
-    const fm_wf_value_t *node = fm_wf_get(map, "node");
-    const char *path = fm_wf_str(fm_wf_get(map, "path"));
-    const char *name = fm_wf_str(node);
+    const fm_yaml_value_t *node = fm_yaml_get(map, "node");
+    const char *path = fm_yaml_str(fm_yaml_get(map, "path"));
+    const char *name = fm_yaml_str(node);
 
     path = path ? path : fallback;
     return name ? add_ref(f, name, strlen(name), path, strlen(path), node->line,
@@ -172,7 +172,7 @@ static fm_status_t find_map(struct finder *f, const fm_wf_value_t *map,
                 : FM_OK;
 }
 
-static fm_status_t find_in(struct finder *f, const fm_wf_value_t *value,
+static fm_status_t find_in(struct finder *f, const fm_yaml_value_t *value,
                            bool maps)
 {
     fm_status_t rc = FM_OK;
@@ -189,18 +189,18 @@ static fm_status_t find_in(struct finder *f, const fm_wf_value_t *value,
     return rc;
 }
 
-static fm_status_t find_in_data(struct finder *f, const fm_wf_value_t *data)
+static fm_status_t find_in_data(struct finder *f, const fm_yaml_value_t *data)
 {
-    const fm_wf_value_t *jsonl = fm_wf_get(data, "jsonl");
-    const fm_wf_value_t *columns =
-        fm_wf_get(fm_wf_get(data, "template"), "columns");
+    const fm_yaml_value_t *jsonl = fm_yaml_get(data, "jsonl");
+    const fm_yaml_value_t *columns =
+        fm_yaml_get(fm_yaml_get(data, "template"), "columns");
     bool map = data->type == FM_JSON_OBJECT;
     fm_status_t rc = map ? find_map(f, data, "items", false) : FM_OK;
 
-    const fm_wf_value_t *nodes = fm_wf_get(data, "nodes");
+    const fm_yaml_value_t *nodes = fm_yaml_get(data, "nodes");
     for (size_t i = 0; nodes && i < nodes->count && rc == FM_OK; i++) {
-        const fm_wf_value_t *name = nodes->members[i].value;
-        if (fm_wf_str(name)) {
+        const fm_yaml_value_t *name = nodes->members[i].value;
+        if (fm_yaml_str(name)) {
             rc = add_ref(f, name->text, strlen(name->text), "items", 5,
                          name->line, name->column, false);
         }
@@ -219,19 +219,19 @@ static fm_status_t find_in_data(struct finder *f, const fm_wf_value_t *data)
     return rc;
 }
 
-static fm_status_t find_in_model(struct finder *f, const fm_wf_value_t *model)
+static fm_status_t find_in_model(struct finder *f, const fm_yaml_value_t *model)
 {
-    const fm_wf_value_t *source = fm_wf_get(model, "source");
-    const fm_wf_value_t *adapters = fm_wf_get(model, "adapters");
+    const fm_yaml_value_t *source = fm_yaml_get(model, "source");
+    const fm_yaml_value_t *adapters = fm_yaml_get(model, "adapters");
     fm_status_t rc = FM_OK;
 
     if (source && source->type == FM_JSON_OBJECT) {
         rc = find_map(f, source, "items.0.output.model", false);
     }
     for (size_t i = 0; adapters && i < adapters->count && rc == FM_OK; i++) {
-        const fm_wf_value_t *node =
-            fm_wf_get(adapters->members[i].value, "node");
-        if (fm_wf_str(node)) {
+        const fm_yaml_value_t *node =
+            fm_yaml_get(adapters->members[i].value, "node");
+        if (fm_yaml_str(node)) {
             rc = add_ref(f, node->text, strlen(node->text),
                          "items.0.output.adapter", 22, node->line, node->column,
                          false);
@@ -242,12 +242,12 @@ static fm_status_t find_in_model(struct finder *f, const fm_wf_value_t *model)
 
 /* A map whose `code` is not searched and whose `model` is one: a reward, map,
  * filter. */
-static fm_status_t find_in_map(struct finder *f, const fm_wf_value_t *map)
+static fm_status_t find_in_map(struct finder *f, const fm_yaml_value_t *map)
 {
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < map->count && rc == FM_OK; i++) {
-        const fm_wf_member_t *at = &map->members[i];
+        const fm_yaml_member_t *at = &map->members[i];
         bool keyed = map->type == FM_JSON_OBJECT;
         if (keyed && strcmp(at->key, "model") == 0) {
             rc = find_in_model(f, at->value);
@@ -260,7 +260,7 @@ static fm_status_t find_in_map(struct finder *f, const fm_wf_value_t *map)
 }
 
 static fm_status_t find_in_section(struct finder *f, const char *key,
-                                   const fm_wf_value_t *value)
+                                   const fm_yaml_value_t *value)
 {
     fm_status_t rc = FM_OK;
 
@@ -271,16 +271,16 @@ static fm_status_t find_in_section(struct finder *f, const char *key,
         return find_in_data(f, value);
     }
     if (strcmp(key, "condition") == 0) {
-        const fm_wf_value_t *node = fm_wf_get(value, "node");
-        const char *field = fm_wf_str(fm_wf_get(value, "field"));
-        if (fm_wf_str(node) && field) {
+        const fm_yaml_value_t *node = fm_yaml_get(value, "node");
+        const char *field = fm_yaml_str(fm_yaml_get(value, "field"));
+        if (fm_yaml_str(node) && field) {
             rc = add_ref(f, node->text, strlen(node->text), field,
                          strlen(field), node->line, node->column, false);
             if (rc == FM_OK) {
                 f->refs[f->count - 1].condition = true;
             }
         }
-        const fm_wf_value_t *equals = fm_wf_get(value, "equals");
+        const fm_yaml_value_t *equals = fm_yaml_get(value, "equals");
         return rc < 0 || !equals ? rc : find_in(f, equals, false);
     }
     if (strcmp(key, "model") == 0 || strcmp(key, "opponent") == 0) {
@@ -296,8 +296,8 @@ static fm_status_t find_in_section(struct finder *f, const char *key,
     return rc < 0 ? rc : find_in(f, value, strcmp(key, "inputs") == 0);
 }
 
-fm_status_t fm_wf_refs_find(fm_wf_arena_t *arena, const fm_wf_value_t *spec,
-                            const fm_wf_source_t *source,
+fm_status_t fm_wf_refs_find(fm_yaml_arena_t *arena, const fm_yaml_value_t *spec,
+                            const fm_yaml_source_t *source,
                             fm_wf_ref_t **refs_out, size_t *count_out)
 {
     struct finder f = {.arena = arena, .source = source};
@@ -308,7 +308,7 @@ fm_status_t fm_wf_refs_find(fm_wf_arena_t *arena, const fm_wf_value_t *spec,
     }
     if (rc == FM_OK) {
         size_t bytes = f.count * sizeof(*f.refs);
-        fm_wf_ref_t *kept = fm_wf_alloc(arena, bytes);
+        fm_wf_ref_t *kept = fm_yaml_alloc(arena, bytes);
         if (!kept) {
             rc = fm_no_memory(source->err);
         } else {
@@ -332,11 +332,11 @@ fm_status_t fm_wf_result_of(const fm_wf_resolver_t *r, uint32_t index,
         index == FM_WF_NONE ? NULL : r->upstream(r->ctx, index);
 
     if (!result) {
-        return fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                          FM_ERR_NOT_FOUND, "node %s: no result of %s",
-                          r->node->pub.name,
-                          index == FM_WF_NONE ? "an unknown node"
-                                              : r->wf->nodes[index].pub.name);
+        return fm_yaml_fail(&r->source, r->node->pub.line, r->node->pub.column,
+                            FM_ERR_NOT_FOUND, "node %s: no result of %s",
+                            r->node->pub.name,
+                            index == FM_WF_NONE ? "an unknown node"
+                                                : r->wf->nodes[index].pub.name);
     }
     *out = result;
     return FM_OK;
@@ -355,11 +355,12 @@ fm_status_t fm_wf_ref_value(const fm_wf_resolver_t *r, const char *stage,
     }
     const fm_json_t *value = fm_json_path(result, path);
     if (!value) {
-        return fm_wf_fail(&r->source, line, column, FM_ERR_NOT_FOUND,
-                          "node %s: the result of %s has no %.200s (it has %zu "
-                          "items)",
-                          r->node->pub.name, stage, path,
-                          fm_json_len(fm_json_get(result, "items")));
+        return fm_yaml_fail(
+            &r->source, line, column, FM_ERR_NOT_FOUND,
+            "node %s: the result of %s has no %.200s (it has %zu "
+            "items)",
+            r->node->pub.name, stage, path,
+            fm_json_len(fm_json_get(result, "items")));
     }
     *out = value;
     return FM_OK;
@@ -367,23 +368,25 @@ fm_status_t fm_wf_ref_value(const fm_wf_resolver_t *r, const char *stage,
 
 /* Value of the reference at @p at ("${…"); its end through @p end_out. */
 static fm_status_t value_at(const fm_wf_resolver_t *r,
-                            const fm_wf_value_t *tree, const char *at,
+                            const fm_yaml_value_t *tree, const char *at,
                             const char **end_out, const fm_json_t **out)
 {
     const char *end = strchr(at, '}');
     char text[REF_BYTES_MAX + 1];
 
     if (!end || (size_t)(end - at) > REF_BYTES_MAX) {
-        return fm_wf_fail(&r->source, tree->line, tree->column, FM_ERR_INTERNAL,
-                          "a reference that was not checked");
+        return fm_yaml_fail(&r->source, tree->line, tree->column,
+                            FM_ERR_INTERNAL,
+                            "a reference that was not checked");
     }
     size_t len = (size_t)(end - at) - 2;
     memcpy(text, at + 2, len);
     text[len] = '\0';
     char *dot = strchr(text, '.');
     if (!dot) {
-        return fm_wf_fail(&r->source, tree->line, tree->column, FM_ERR_INTERNAL,
-                          "a reference that was not checked");
+        return fm_yaml_fail(&r->source, tree->line, tree->column,
+                            FM_ERR_INTERNAL,
+                            "a reference that was not checked");
     }
     *dot = '\0';
     *end_out = end + 1;
@@ -418,7 +421,7 @@ void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value)
 }
 
 static fm_status_t resolve_text(const fm_wf_resolver_t *r,
-                                const fm_wf_value_t *tree, fm_json_t **out)
+                                const fm_yaml_value_t *tree, fm_json_t **out)
 {
     const char *text = tree->text;
     const char *end = text;
@@ -456,7 +459,7 @@ static fm_status_t resolve_text(const fm_wf_resolver_t *r,
 }
 
 static fm_status_t resolve_container(const fm_wf_resolver_t *r,
-                                     const fm_wf_value_t *tree, bool maps,
+                                     const fm_yaml_value_t *tree, bool maps,
                                      fm_json_t **out)
 {
     bool map = tree->type == FM_JSON_OBJECT;
@@ -480,13 +483,13 @@ static fm_status_t resolve_container(const fm_wf_resolver_t *r,
 }
 
 fm_status_t fm_wf_resolve_map(const fm_wf_resolver_t *r,
-                              const fm_wf_value_t *tree, fm_json_t **out)
+                              const fm_yaml_value_t *tree, fm_json_t **out)
 {
     fm_json_t *made = fm_json_object();
     fm_status_t rc = made ? FM_OK : fm_no_memory(r->source.err);
 
     for (size_t i = 0; i < tree->count && rc == FM_OK; i++) {
-        const fm_wf_member_t *at = &tree->members[i];
+        const fm_yaml_member_t *at = &tree->members[i];
         fm_json_t *child = NULL;
         if (strcmp(at->key, "code") == 0 || strcmp(at->key, "model") == 0) {
             continue;
@@ -504,17 +507,18 @@ fm_status_t fm_wf_resolve_map(const fm_wf_resolver_t *r,
     return rc;
 }
 
-fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r, const fm_wf_value_t *tree,
-                          bool maps, fm_json_t **out)
+fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r,
+                          const fm_yaml_value_t *tree, bool maps,
+                          fm_json_t **out)
 {
     if (tree->type == FM_JSON_STRING && strstr(tree->text, "${")) {
         return resolve_text(r, tree, out);
     }
     if (maps && is_ref_map(tree)) {
-        const fm_wf_value_t *node = fm_wf_get(tree, "node");
+        const fm_yaml_value_t *node = fm_yaml_get(tree, "node");
         const fm_json_t *value = NULL;
         fm_status_t rc =
-            fm_wf_ref_value(r, node->text, fm_wf_get(tree, "path")->text,
+            fm_wf_ref_value(r, node->text, fm_yaml_get(tree, "path")->text,
                             node->line, node->column, &value);
         if (rc == FM_OK) {
             *out = fm_json_keep(value);
@@ -526,7 +530,7 @@ fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r, const fm_wf_value_t *tree,
     }
     /* The tree's cache is shared state of the workflow, not of the caller:
      * a scalar or an empty container is made afresh. */
-    fm_json_t *made = fm_wf_json_fresh(tree);
+    fm_json_t *made = fm_yaml_json_fresh(tree);
     if (!made) {
         return fm_no_memory(r->source.err);
     }

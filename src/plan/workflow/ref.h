@@ -14,13 +14,13 @@ bool fm_wf_ref_is_whole(const char *text);
 /** @p text has a ${…} that is not escaped; false for NULL. */
 bool fm_wf_ref_inside(const char *text);
 /** Text that is not empty and has no reference; false for NULL. */
-bool fm_wf_is_literal(const fm_wf_value_t *value);
+bool fm_wf_is_literal(const fm_yaml_value_t *value);
 
 /** Find every reference of a spec; the array is in the workflow's arena.
  *  Checks grammar and paths, not whether the node exists. */
-FM_MUST_USE fm_status_t fm_wf_refs_find(fm_wf_arena_t *arena,
-                                        const fm_wf_value_t *spec,
-                                        const fm_wf_source_t *source,
+FM_MUST_USE fm_status_t fm_wf_refs_find(fm_yaml_arena_t *arena,
+                                        const fm_yaml_value_t *spec,
+                                        const fm_yaml_source_t *source,
                                         fm_wf_ref_t **refs_out,
                                         size_t *count_out);
 
@@ -38,12 +38,12 @@ FM_MUST_USE fm_status_t fm_wf_result_of(const fm_wf_resolver_t *r,
  * @return through @p out a new reference.
  */
 FM_MUST_USE fm_status_t fm_wf_resolve(const fm_wf_resolver_t *r,
-                                      const fm_wf_value_t *tree, bool maps,
+                                      const fm_yaml_value_t *tree, bool maps,
                                       fm_json_t **out);
 /** The same for the members of a map other than `code`, which is never
  *  searched, and `model`, which has its own reader. */
 FM_MUST_USE fm_status_t fm_wf_resolve_map(const fm_wf_resolver_t *r,
-                                          const fm_wf_value_t *tree,
+                                          const fm_yaml_value_t *tree,
                                           fm_json_t **out);
 /** A value inside text: a string as it is, anything else as canonical JSON. */
 void fm_wf_add_text(fm_buf_t *buf, const fm_json_t *value);

@@ -28,8 +28,8 @@ static fm_status_t equal_canonical(const fm_json_t *a, const fm_json_t *b,
 static fm_status_t check_condition(const fm_wf_resolver_t *r,
                                    const fm_wf_ref_t *ref, bool *met)
 {
-    const fm_wf_value_t *tree =
-        fm_wf_get(fm_wf_get(r->node->tree, "condition"), "equals");
+    const fm_yaml_value_t *tree =
+        fm_yaml_get(fm_yaml_get(r->node->tree, "condition"), "equals");
     const fm_json_t *result = NULL;
     fm_json_t *wanted = NULL;
     fm_status_t rc = fm_wf_result_of(r, ref->target, &result);
@@ -152,16 +152,16 @@ static fm_status_t emitted(const fm_workflow_t *wf,
 }
 
 /* New reference to the value of a field of a row; null when missing. */
-static fm_json_t *field_value(const fm_wf_value_t *field,
+static fm_json_t *field_value(const fm_yaml_value_t *field,
                               const fm_json_t *output,
                               const fm_json_t *metadata, size_t index)
 {
-    const char *from = fm_wf_get(field, "from")->text;
-    const fm_wf_value_t *key = fm_wf_get(field, "key");
+    const char *from = fm_yaml_get(field, "from")->text;
+    const fm_yaml_value_t *key = fm_yaml_get(field, "key");
     const fm_json_t *found = output;
 
     if (strcmp(from, "literal") == 0) {
-        const fm_wf_value_t *value = fm_wf_get(field, "value");
+        const fm_yaml_value_t *value = fm_yaml_get(field, "value");
         return fm_json_keep(value->json); /* made with the node's spec */
     }
     if (strcmp(from, "metadata") == 0) {
@@ -180,17 +180,17 @@ static bool is_missing(const fm_json_t *value)
            (fm_json_is(value, FM_JSON_STRING) && !*fm_json_str(value));
 }
 
-static fm_status_t add_row(const fm_wf_value_t *export, const fm_json_t *output,
-                           const fm_json_t *metadata, size_t index,
-                           fm_json_t *rows)
+static fm_status_t add_row(const fm_yaml_value_t *export,
+                           const fm_json_t *output, const fm_json_t *metadata,
+                           size_t index, fm_json_t *rows)
 {
-    const fm_wf_value_t *fields = fm_wf_get(export, "fields");
-    const fm_wf_value_t *required = fm_wf_get(export, "required_fields");
+    const fm_yaml_value_t *fields = fm_yaml_get(export, "fields");
+    const fm_yaml_value_t *required = fm_yaml_get(export, "required_fields");
     fm_json_t *row = fm_json_object();
     bool drop = false;
 
     for (size_t i = 0; row && i < fields->count; i++) {
-        const fm_wf_member_t *field = &fields->members[i];
+        const fm_yaml_member_t *field = &fields->members[i];
         if (fm_json_set(row, field->key,
                         field_value(field->value, output, metadata, index)) <
             0) {
@@ -210,7 +210,7 @@ static fm_status_t add_row(const fm_wf_value_t *export, const fm_json_t *output,
     return fm_json_append(rows, row);
 }
 
-static fm_status_t add_export(const fm_wf_value_t *export,
+static fm_status_t add_export(const fm_yaml_value_t *export,
                               const fm_json_t *metadata, fm_json_t *result)
 {
     const fm_json_t *items = fm_json_get(result, "items");
@@ -263,11 +263,11 @@ fm_status_t fm_workflow_result(const fm_workflow_t *wf, uint32_t node,
                                fm_json_t **result_out, fm_error_t *err)
 {
     const fm_wf_node_private_t *n = &wf->nodes[node];
-    const char *emits = fm_wf_str(fm_wf_get(n->tree, "emits"));
-    const fm_wf_value_t *export =
+    const char *emits = fm_yaml_str(fm_yaml_get(n->tree, "emits"));
+    const fm_yaml_value_t *export =
         n->pub.internal
             ? NULL
-            : fm_wf_get(fm_wf_get(n->tree, "postprocess"), "jsonl_export");
+            : fm_yaml_get(fm_yaml_get(n->tree, "postprocess"), "jsonl_export");
     bool flatten = (n->task & (FM_WF_RETRIEVAL | FM_WF_RECORD_TASKS)) ||
                    (emits && strcmp(emits, "items") == 0);
     const fm_json_t *list = NULL;

@@ -15,24 +15,26 @@
 
 /* --- training ------------------------------------------------------------- */
 
-static fm_status_t check_either(const fm_wf_value_t *training, const char *one,
-                                const char *other, const fm_wf_source_t *source)
+static fm_status_t check_either(const fm_yaml_value_t *training,
+                                const char *one, const char *other,
+                                const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *at = fm_wf_get(training, one);
+    const fm_yaml_value_t *at = fm_yaml_get(training, one);
 
-    if (!at || !fm_wf_get(training, other)) {
+    if (!at || !fm_yaml_get(training, other)) {
         return FM_OK;
     }
-    return fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID,
-                      "training.%s with %s; allowed: one of them", one, other);
+    return fm_yaml_fail(source, at->line, at->column, FM_ERR_INVALID,
+                        "training.%s with %s; allowed: one of them", one,
+                        other);
 }
 
-static fm_status_t check_training(const fm_wf_value_t *tree,
-                                  const fm_wf_source_t *source)
+static fm_status_t check_training(const fm_yaml_value_t *tree,
+                                  const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *training = fm_wf_get(tree, "training");
-    const fm_wf_value_t *rslora =
-        fm_wf_get(fm_wf_get(tree, "lora"), "use_rslora");
+    const fm_yaml_value_t *training = fm_yaml_get(tree, "training");
+    const fm_yaml_value_t *rslora =
+        fm_yaml_get(fm_yaml_get(tree, "lora"), "use_rslora");
     fm_status_t rc = FM_OK;
 
     if ((rc = check_either(training, "steps", "num_train_epochs", source)) <
@@ -42,34 +44,34 @@ static fm_status_t check_training(const fm_wf_value_t *tree,
         return rc;
     }
     return rslora && rslora->type == FM_JSON_BOOL && rslora->boolean
-               ? fm_wf_fail(source, rslora->line, rslora->column,
-                            FM_ERR_UNSUPPORTED,
-                            "lora.use_rslora is not supported by this version; "
-                            "allowed: false")
+               ? fm_yaml_fail(
+                     source, rslora->line, rslora->column, FM_ERR_UNSUPPORTED,
+                     "lora.use_rslora is not supported by this version; "
+                     "allowed: false")
                : FM_OK;
 }
 
 /* What decides how many nodes a ppo or grpo becomes is literal (W21). */
-static fm_status_t check_policy(const fm_wf_value_t *tree, int task,
-                                const fm_wf_source_t *source)
+static fm_status_t check_policy(const fm_yaml_value_t *tree, int task,
+                                const fm_yaml_source_t *source)
 {
     static const char *const literal[] = {"kl_coef", "beta"};
-    const fm_wf_value_t *training = fm_wf_get(tree, "training");
-    const fm_wf_value_t *steps = fm_wf_get(training, "steps");
+    const fm_yaml_value_t *training = fm_yaml_get(tree, "training");
+    const fm_yaml_value_t *steps = fm_yaml_get(training, "steps");
 
     if (!steps || steps->type != FM_JSON_INT) {
-        return fm_wf_fail_at(source,
-                             steps      ? steps
-                             : training ? training
-                                        : tree,
-                             "ppo and grpo need training.steps: a literal "
-                             "number of iterations, from 1 to 10000");
+        return fm_yaml_fail_at(source,
+                               steps      ? steps
+                               : training ? training
+                                          : tree,
+                               "ppo and grpo need training.steps: a literal "
+                               "number of iterations, from 1 to 10000");
     }
     for (size_t i = 0; i < FM_COUNT_OF(literal); i++) {
-        const fm_wf_value_t *value = fm_wf_get(training, literal[i]);
-        if (fm_wf_str(value)) {
-            return fm_wf_fail_at(source, value,
-                                 "a reference; allowed: a literal number");
+        const fm_yaml_value_t *value = fm_yaml_get(training, literal[i]);
+        if (fm_yaml_str(value)) {
+            return fm_yaml_fail_at(source, value,
+                                   "a reference; allowed: a literal number");
         }
     }
     return fm_wf_rewards_check(tree, task, source);
@@ -77,59 +79,60 @@ static fm_status_t check_policy(const fm_wf_value_t *tree, int task,
 
 /* --- evaluate ------------------------------------------------------------- */
 
-static fm_status_t fail_metric(const fm_wf_value_t *metric,
-                               const fm_wf_source_t *source)
+static fm_status_t fail_metric(const fm_yaml_value_t *metric,
+                               const fm_yaml_source_t *source)
 {
     static const char *const names[] = {
         "loss",        "perplexity", "preference_accuracy",
         "exact_match", "accuracy",   "pass_at_k",
         "win_rate"};
-    const char *name = fm_wf_str(metric);
+    const char *name = fm_yaml_str(metric);
     char hint[96];
 
-    return fm_wf_fail(source, metric->line, metric->column, FM_ERR_INVALID,
-                      "metric %.60s; allowed: loss, perplexity, "
-                      "preference_accuracy, exact_match, accuracy, pass_at_k, "
-                      "win_rate%s",
-                      name ? name : "that is no text",
-                      name ? fm_wf_suggest(name, names, FM_COUNT_OF(names),
-                                           hint, sizeof(hint))
-                           : "");
+    return fm_yaml_fail(
+        source, metric->line, metric->column, FM_ERR_INVALID,
+        "metric %.60s; allowed: loss, perplexity, "
+        "preference_accuracy, exact_match, accuracy, pass_at_k, "
+        "win_rate%s",
+        name ? name : "that is no text",
+        name ? fm_yaml_suggest(name, names, FM_COUNT_OF(names), hint,
+                               sizeof(hint))
+             : "");
 }
 
-static fm_status_t check_metrics(const fm_wf_value_t *metrics,
-                                 const fm_wf_source_t *source, int *group_out)
+static fm_status_t check_metrics(const fm_yaml_value_t *metrics,
+                                 const fm_yaml_source_t *source, int *group_out)
 {
     for (size_t i = 0; i < metrics->count; i++) {
-        const fm_wf_value_t *metric = metrics->members[i].value;
-        int group = fm_wf_metric_group(fm_wf_str(metric));
+        const fm_yaml_value_t *metric = metrics->members[i].value;
+        int group = fm_wf_metric_group(fm_yaml_str(metric));
         if (group < 0) {
             return fail_metric(metric, source);
         }
         if (i > 0 && group != *group_out) {
-            return fm_wf_fail(source, metric->line, metric->column,
-                              FM_ERR_INVALID,
-                              "metric %s wants other samples than %s; allowed: "
-                              "a node each",
-                              metric->text, metrics->members[0].value->text);
+            return fm_yaml_fail(
+                source, metric->line, metric->column, FM_ERR_INVALID,
+                "metric %s wants other samples than %s; allowed: "
+                "a node each",
+                metric->text, metrics->members[0].value->text);
         }
         *group_out = group;
     }
     return FM_OK;
 }
 
-static fm_status_t check_evaluate(const fm_wf_value_t *tree,
-                                  const fm_wf_source_t *source)
+static fm_status_t check_evaluate(const fm_yaml_value_t *tree,
+                                  const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *metrics = fm_wf_get(tree, "metrics");
-    const fm_wf_value_t *opponent = fm_wf_get(tree, "opponent");
-    const fm_wf_value_t *reward = fm_wf_get(tree, "reward");
+    const fm_yaml_value_t *metrics = fm_yaml_get(tree, "metrics");
+    const fm_yaml_value_t *opponent = fm_yaml_get(tree, "opponent");
+    const fm_yaml_value_t *reward = fm_yaml_get(tree, "reward");
     fm_wf_model_origin_t origin = {0};
     int group = 0;
     fm_status_t rc = FM_OK;
 
     if (!metrics || metrics->type != FM_JSON_ARRAY || !metrics->count) {
-        return fm_wf_fail_at(
+        return fm_yaml_fail_at(
             source, metrics ? metrics : tree,
             "evaluate needs metrics: a list of loss, perplexity, "
             "preference_accuracy, exact_match, accuracy, pass_at_k, win_rate");
@@ -139,9 +142,9 @@ static fm_status_t check_evaluate(const fm_wf_value_t *tree,
     }
     bool win = group == FM_WF_GROUP_WIN;
     if (win != (opponent != NULL)) {
-        return fm_wf_fail_at(source, opponent ? opponent : metrics,
-                             win ? "win_rate needs an opponent: {source, ...}"
-                                 : "opponent goes with win_rate");
+        return fm_yaml_fail_at(source, opponent ? opponent : metrics,
+                               win ? "win_rate needs an opponent: {source, ...}"
+                                   : "opponent goes with win_rate");
     }
     if (opponent && (rc = fm_wf_model_read(opponent, source, &origin)) < 0) {
         return rc;
@@ -149,16 +152,16 @@ static fm_status_t check_evaluate(const fm_wf_value_t *tree,
     if (win || group == FM_WF_GROUP_PASS) {
         return fm_wf_rewards_check(tree, FM_WF_EVALUATE, source);
     }
-    return reward ? fm_wf_fail_at(source, reward,
-                                  "reward goes with pass_at_k and win_rate")
+    return reward ? fm_yaml_fail_at(source, reward,
+                                    "reward goes with pass_at_k and win_rate")
                   : FM_OK;
 }
 
 /* --- data operators ------------------------------------------------------- */
 
 struct where {
-    const fm_wf_value_t *at;
-    const fm_wf_source_t *source;
+    const fm_yaml_value_t *at;
+    const fm_yaml_source_t *source;
     size_t tests;
     bool strict;
 };
@@ -225,14 +228,14 @@ static bool where_fits(struct where *w, const fm_json_t *given, size_t depth)
     return ++w->tests <= WHERE_TESTS_MAX && test_fits(w, given);
 }
 
-fm_status_t fm_wf_where_check(const fm_json_t *where, const fm_wf_value_t *at,
-                              bool strict, const fm_wf_source_t *source)
+fm_status_t fm_wf_where_check(const fm_json_t *where, const fm_yaml_value_t *at,
+                              bool strict, const fm_yaml_source_t *source)
 {
     struct where w = {.at = at, .source = source, .strict = strict};
 
     return where_fits(&w, where, 0)
                ? FM_OK
-               : fm_wf_fail_at(
+               : fm_yaml_fail_at(
                      source, at,
                      "filter.where; allowed: {field, op, value}, a list of "
                      "conditions (all hold), {all: [...]}, {any: [...]}, {not: "
@@ -241,20 +244,20 @@ fm_status_t fm_wf_where_check(const fm_json_t *where, const fm_wf_value_t *at,
 }
 
 /* Either a python function or what @p other says. */
-static fm_status_t check_function(const fm_wf_value_t *tree, const char *name,
+static fm_status_t check_function(const fm_yaml_value_t *tree, const char *name,
                                   const char *other,
-                                  const fm_wf_source_t *source)
+                                  const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *section = fm_wf_get(tree, name);
-    const fm_wf_value_t *code = fm_wf_get(section, "code");
-    const fm_wf_value_t *rule = fm_wf_get(section, other);
-    const fm_wf_value_t *entry = fm_wf_get(section, "entrypoint");
+    const fm_yaml_value_t *section = fm_yaml_get(tree, name);
+    const fm_yaml_value_t *code = fm_yaml_get(section, "code");
+    const fm_yaml_value_t *rule = fm_yaml_get(section, other);
+    const fm_yaml_value_t *entry = fm_yaml_get(section, "entrypoint");
 
     if (!code == !rule || (entry && !code)) {
-        return fm_wf_fail(source, (section ? section : tree)->line,
-                          (section ? section : tree)->column, FM_ERR_INVALID,
-                          "%s; allowed: {code, entrypoint} or {%s}", name,
-                          other);
+        return fm_yaml_fail(source, (section ? section : tree)->line,
+                            (section ? section : tree)->column, FM_ERR_INVALID,
+                            "%s; allowed: {code, entrypoint} or {%s}", name,
+                            other);
     }
     if (code) {
         return fm_wf_code_check(code, entry, section, source);
@@ -265,50 +268,50 @@ static fm_status_t check_function(const fm_wf_value_t *tree, const char *name,
 }
 
 /* A term of a map: text, {from, default}, {value} or {template}. */
-static bool term_fits(const fm_wf_value_t *term)
+static bool term_fits(const fm_yaml_value_t *term)
 {
-    const fm_wf_value_t *from = fm_wf_get(term, "from");
-    const fm_wf_value_t *template = fm_wf_get(term, "template");
-    size_t known = fm_wf_member(term, "default") ? 2 : 1;
+    const fm_yaml_value_t *from = fm_yaml_get(term, "from");
+    const fm_yaml_value_t *template = fm_yaml_get(term, "template");
+    size_t known = fm_yaml_member(term, "default") ? 2 : 1;
 
-    if (fm_wf_str(term)) {
+    if (fm_yaml_str(term)) {
         return *term->text != '\0';
     }
     if (from) {
-        return fm_wf_str(from) && term->count == known;
+        return fm_yaml_str(from) && term->count == known;
     }
     return term->type == FM_JSON_OBJECT && term->count == 1 &&
-           (fm_wf_str(template) || fm_wf_member(term, "value"));
+           (fm_yaml_str(template) || fm_yaml_member(term, "value"));
 }
 
-static fm_status_t check_map(const fm_wf_value_t *tree,
-                             const fm_wf_source_t *source)
+static fm_status_t check_map(const fm_yaml_value_t *tree,
+                             const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *section = fm_wf_get(tree, "map");
-    const fm_wf_value_t *fields = fm_wf_get(section, "fields");
+    const fm_yaml_value_t *section = fm_yaml_get(tree, "map");
+    const fm_yaml_value_t *fields = fm_yaml_get(section, "fields");
     const char *stray = fields ? "flatten" : "keep";
     fm_status_t rc = check_function(tree, "map", "fields", source);
 
-    if (rc == FM_OK && fm_wf_get(section, stray)) {
-        rc = fm_wf_fail_at(source, fm_wf_get(section, stray),
-                           fields ? "flatten goes with code"
-                                  : "keep goes with fields");
+    if (rc == FM_OK && fm_yaml_get(section, stray)) {
+        rc = fm_yaml_fail_at(source, fm_yaml_get(section, stray),
+                             fields ? "flatten goes with code"
+                                    : "keep goes with fields");
     }
     for (size_t i = 0; fields && i < fields->count && rc == FM_OK; i++) {
         if (!term_fits(fields->members[i].value)) {
-            rc = fm_wf_fail_at(source, fields->members[i].value,
-                               "a field of map; allowed: a field's name, "
-                               "{from, default}, {value} or {template}");
+            rc = fm_yaml_fail_at(source, fields->members[i].value,
+                                 "a field of map; allowed: a field's name, "
+                                 "{from, default}, {value} or {template}");
         }
     }
     return rc;
 }
 
-static fm_status_t check_split(const fm_wf_value_t *tree,
-                               const fm_wf_source_t *source)
+static fm_status_t check_split(const fm_yaml_value_t *tree,
+                               const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *section = fm_wf_get(tree, "split");
-    const fm_wf_value_t *parts = fm_wf_get(section, "parts");
+    const fm_yaml_value_t *section = fm_yaml_get(tree, "split");
+    const fm_yaml_value_t *parts = fm_yaml_get(section, "parts");
     size_t counts = 0;
     size_t fractions = 0;
     size_t rests = 0;
@@ -316,16 +319,17 @@ static fm_status_t check_split(const fm_wf_value_t *tree,
 
     if (!parts || parts->type != FM_JSON_OBJECT || !parts->count ||
         parts->count > PARTS_MAX) {
-        return fm_wf_fail_at(source,
-                             parts     ? parts
-                             : section ? section
-                                       : tree,
-                             "split needs parts: {NAME: size, ...}, 1 to 64 of "
-                             "them");
+        return fm_yaml_fail_at(
+            source,
+            parts     ? parts
+            : section ? section
+                      : tree,
+            "split needs parts: {NAME: size, ...}, 1 to 64 of "
+            "them");
     }
     for (size_t i = 0; i < parts->count; i++) {
-        const fm_wf_value_t *size = parts->members[i].value;
-        const char *text = fm_wf_str(size);
+        const fm_yaml_value_t *size = parts->members[i].value;
+        const char *text = fm_yaml_str(size);
         bool late = fm_wf_ref_is_whole(text);
         bool fits = text ? late || strcmp(text, "rest") == 0
                     : size->type == FM_JSON_INT
@@ -337,7 +341,7 @@ static fm_status_t check_split(const fm_wf_value_t *tree,
         fractions += size->type == FM_JSON_REAL;
         sum += size->type == FM_JSON_REAL ? size->real : 0;
         if (!fits || rests > 1 || (counts && fractions) || sum > 1 + 1e-9) {
-            return fm_wf_fail_at(
+            return fm_yaml_fail_at(
                 source, size,
                 "the size of a part; allowed: fractions such as 0.1 (in all "
                 "at most 1) or counts such as 100, and rest, once");
@@ -346,27 +350,27 @@ static fm_status_t check_split(const fm_wf_value_t *tree,
     return FM_OK;
 }
 
-static fm_status_t check_sizes(const fm_wf_value_t *tree, int task,
-                               const fm_wf_source_t *source)
+static fm_status_t check_sizes(const fm_yaml_value_t *tree, int task,
+                               const fm_yaml_source_t *source)
 {
-    const fm_wf_value_t *shard = fm_wf_get(tree, "shard");
-    const fm_wf_value_t *sample = fm_wf_get(tree, "sample");
+    const fm_yaml_value_t *shard = fm_yaml_get(tree, "shard");
+    const fm_yaml_value_t *sample = fm_yaml_get(tree, "sample");
 
     if (task == FM_WF_SHARD &&
-        (!fm_wf_get(shard, "index") || !fm_wf_get(shard, "count"))) {
-        return fm_wf_fail_at(source, shard ? shard : tree,
-                             "shard needs index and count");
+        (!fm_yaml_get(shard, "index") || !fm_yaml_get(shard, "count"))) {
+        return fm_yaml_fail_at(source, shard ? shard : tree,
+                               "shard needs index and count");
     }
     if (task == FM_WF_SAMPLE &&
-        !fm_wf_get(sample, "count") == !fm_wf_get(sample, "fraction")) {
-        return fm_wf_fail_at(source, sample ? sample : tree,
-                             "sample; allowed: one of count, fraction");
+        !fm_yaml_get(sample, "count") == !fm_yaml_get(sample, "fraction")) {
+        return fm_yaml_fail_at(source, sample ? sample : tree,
+                               "sample; allowed: one of count, fraction");
     }
     return FM_OK;
 }
 
-fm_status_t fm_wf_rules_task(const fm_wf_value_t *tree, int task,
-                             const fm_wf_source_t *source)
+fm_status_t fm_wf_rules_task(const fm_yaml_value_t *tree, int task,
+                             const fm_yaml_source_t *source)
 {
     fm_status_t rc =
         task & FM_WF_TRAINING ? check_training(tree, source) : FM_OK;

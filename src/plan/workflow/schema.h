@@ -11,7 +11,7 @@
 #ifndef FM_PLAN_WORKFLOW_SCHEMA_H
 #define FM_PLAN_WORKFLOW_SCHEMA_H
 
-#include "plan/workflow/value.h"
+#include "text/yaml/schema.h"
 
 #define FM_WF_ITERATIONS_MAX 10000 /* of one ppo or grpo */
 
@@ -62,107 +62,42 @@ typedef enum fm_wf_task {
     (FM_WF_ECHO | FM_WF_RETRIEVAL | FM_WF_REWARD | FM_WF_WITH_RECORDS |        \
      FM_WF_WITH_MODEL)
 
-typedef enum fm_wf_type {
-    FM_WF_ANY,
-    FM_WF_BOOL,
-    FM_WF_INT,
-    FM_WF_REAL,
-    FM_WF_TEXT,
-    FM_WF_LIST,
-    FM_WF_MAP,     /* free-form */
-    FM_WF_SECTION, /* a map with a table of its own */
-    FM_WF_REFUSED  /* part of the language, not of this version */
-} fm_wf_type_t;
-
-typedef struct fm_wf_key {
-    const char *name;
-    fm_wf_type_t type;
-    double min, max;     /* FM_WF_INT, FM_WF_REAL; inclusive */
-    const char *choices; /* FM_WF_TEXT: "a|b|c", else NULL */
-    const struct fm_wf_section *section;
-    const char *fallback; /* default as JSON text; NULL: none */
-    int tasks;            /* task types that take it; 0: all */
-    bool hint;            /* the result does not depend on it */
-    bool nullable;        /* null may be written: none */
-    const char *same_as;  /* a second spelling of that key (W5) */
-    const char *why;      /* FM_WF_REFUSED: the mend */
-} fm_wf_key_t;
-
-typedef struct fm_wf_section {
-    const char *name;
-    const fm_wf_key_t *keys;
-    size_t count;
-} fm_wf_section_t;
-
-extern const fm_wf_section_t fm_wf_root; /* the document */
-extern const fm_wf_section_t fm_wf_metadata;
-extern const fm_wf_section_t fm_wf_base_only; /* keys of the base spec alone */
-extern const fm_wf_section_t fm_wf_node;      /* an entry of stages or nodes */
-extern const fm_wf_section_t fm_wf_spec;      /* what a node may hold */
+extern const fm_yaml_section_t fm_wf_root; /* the document */
+extern const fm_yaml_section_t fm_wf_metadata;
+extern const fm_yaml_section_t
+    fm_wf_base_only;                       /* keys of the base spec alone */
+extern const fm_yaml_section_t fm_wf_node; /* an entry of stages or nodes */
+extern const fm_yaml_section_t fm_wf_spec; /* what a node may hold */
 /* sections of a spec (tables.c) */
-extern const fm_wf_section_t fm_wf_model;
-extern const fm_wf_section_t fm_wf_model_config;
-extern const fm_wf_section_t fm_wf_adapter; /* an entry of model.adapters */
-extern const fm_wf_section_t fm_wf_data;
+extern const fm_yaml_section_t fm_wf_model;
+extern const fm_yaml_section_t fm_wf_model_config;
+extern const fm_yaml_section_t fm_wf_adapter; /* an entry of model.adapters */
+extern const fm_yaml_section_t fm_wf_data;
 /* what to do, a section each (tables_tasks.c) */
-extern const fm_wf_section_t fm_wf_inference;
-extern const fm_wf_section_t fm_wf_generation;
-extern const fm_wf_section_t fm_wf_training;
-extern const fm_wf_section_t fm_wf_policy_training; /* of ppo and grpo */
-extern const fm_wf_section_t fm_wf_lora;
-extern const fm_wf_section_t fm_wf_reward;           /* an entry of reward */
-extern const fm_wf_section_t fm_wf_published_reward; /* reward_model */
-extern const fm_wf_section_t fm_wf_scoring;
-extern const fm_wf_section_t fm_wf_embedding;
-extern const fm_wf_section_t fm_wf_map;
-extern const fm_wf_section_t fm_wf_filter;
-extern const fm_wf_section_t fm_wf_dedup;
-extern const fm_wf_section_t fm_wf_split_parts;
-extern const fm_wf_section_t fm_wf_shard;
-extern const fm_wf_section_t fm_wf_sample;
-extern const fm_wf_section_t fm_wf_export;
-extern const fm_wf_section_t fm_wf_profile;
+extern const fm_yaml_section_t fm_wf_inference;
+extern const fm_yaml_section_t fm_wf_generation;
+extern const fm_yaml_section_t fm_wf_training;
+extern const fm_yaml_section_t fm_wf_policy_training; /* of ppo and grpo */
+extern const fm_yaml_section_t fm_wf_lora;
+extern const fm_yaml_section_t fm_wf_reward;           /* an entry of reward */
+extern const fm_yaml_section_t fm_wf_published_reward; /* reward_model */
+extern const fm_yaml_section_t fm_wf_scoring;
+extern const fm_yaml_section_t fm_wf_embedding;
+extern const fm_yaml_section_t fm_wf_map;
+extern const fm_yaml_section_t fm_wf_filter;
+extern const fm_yaml_section_t fm_wf_dedup;
+extern const fm_yaml_section_t fm_wf_split_parts;
+extern const fm_yaml_section_t fm_wf_shard;
+extern const fm_yaml_section_t fm_wf_sample;
+extern const fm_yaml_section_t fm_wf_export;
+extern const fm_yaml_section_t fm_wf_profile;
 
-/** The row of @p name that a task type of @p task takes; else one that others
- *  take; NULL when there is none. */
-const fm_wf_key_t *fm_wf_key_find(const fm_wf_section_t *section,
-                                  const char *name, int task);
-/** Value of @p key in @p map under either spelling; NULL when absent. */
-const fm_wf_value_t *fm_wf_get_either(const fm_wf_section_t *section,
-                                      const fm_wf_value_t *map,
-                                      const char *key);
-const fm_json_t *fm_wf_json_either(const fm_wf_section_t *section,
-                                   const fm_json_t *map, const char *key);
 /** Bit of a task type's name; 0 where this version does not have it. */
 int fm_wf_task_bit(const char *name);
 const char *fm_wf_task_name(int bit);
 /** Check spec.taskType: unknown and not supported names are errors. */
-FM_MUST_USE fm_status_t fm_wf_task_check(const fm_wf_source_t *source,
-                                         const fm_wf_value_t *value,
+FM_MUST_USE fm_status_t fm_wf_task_check(const fm_yaml_source_t *source,
+                                         const fm_yaml_value_t *value,
                                          int *bit_out);
-
-/**
- * Hold @p json against @p section, recursively.
- *
- * @param json    the values: those of @p tree, or what they resolve to.
- * @param tree    where they were written; same shape but for references.
- * @param path    for error text, such as "training"; "" at the root.
- * @param task    task type bit; a key it does not take is an error.
- * @param strict  false: a string that is one whole ${…} passes as any type.
- */
-FM_MUST_USE fm_status_t fm_wf_check(const fm_wf_section_t *section,
-                                    const fm_json_t *json,
-                                    const fm_wf_value_t *tree, const char *path,
-                                    int task, bool strict,
-                                    const fm_wf_source_t *source);
-
-/**
- * Copy @p json with every default filled in, hints and sections left out,
- * integers in real keys turned into reals.
- * @param json  checked; may be NULL: all defaults.
- * @return new reference; NULL when memory is out.
- */
-FM_MUST_USE fm_json_t *fm_wf_fill(const fm_wf_section_t *section,
-                                  const fm_json_t *json, int task);
 
 #endif

@@ -4,7 +4,7 @@
 
 /* --- the document --------------------------------------------------------- */
 
-static const fm_wf_key_t root_keys[] = {
+static const fm_yaml_key_t root_keys[] = {
     {TEXT("apiVersion")},
     {TEXT("kind")},
     {MAP("metadata")},
@@ -12,21 +12,21 @@ static const fm_wf_key_t root_keys[] = {
 };
 TABLE(fm_wf_root, "the document", root_keys);
 
-static const fm_wf_key_t metadata_keys[] = {
+static const fm_yaml_key_t metadata_keys[] = {
     {TEXT("name")},    {TEXT("owner")},
     {TEXT("tenant")},  {INT("priority", -100, 100)},
     {ANY("deadline")}, {MAP("annotations")},
 };
 TABLE(fm_wf_metadata, "metadata", metadata_keys);
 
-static const fm_wf_key_t base_keys[] = {
+static const fm_yaml_key_t base_keys[] = {
     {TEXT("tenant")},  {INT("priority", -100, 100)},
     {ANY("deadline")}, {LIST("stages")},
     {MAP("graph")},    {MAP("sweep")},
 };
 TABLE(fm_wf_base_only, "spec", base_keys);
 
-static const fm_wf_key_t node_keys[] = {
+static const fm_yaml_key_t node_keys[] = {
     {TEXT("name")},
     {TEXT("id")},
     {ANY("dependsOn")},
@@ -36,33 +36,33 @@ TABLE(fm_wf_node, "a node", node_keys);
 
 /* --- resources and output: hints ------------------------------------------ */
 
-static const fm_wf_key_t gpu_keys[] = {
+static const fm_yaml_key_t gpu_keys[] = {
     {TEXT("type")},
     {INT("count", 0, 4096)},
     {ANY("memory")},
 };
 static TABLE(gpu, "resources.hardware.gpu", gpu_keys);
 
-static const fm_wf_key_t hardware_keys[] = {
+static const fm_yaml_key_t hardware_keys[] = {
     {ANY("cpu")},
     {ANY("memory")},
     {SECTION("gpu", gpu)},
 };
 static TABLE(hardware, "resources.hardware", hardware_keys);
 
-static const fm_wf_key_t resources_keys[] = {
+static const fm_yaml_key_t resources_keys[] = {
     {INT("replicas", 1, 4096)},
     {SECTION("hardware", hardware)},
 };
 static TABLE(resources, "resources", resources_keys);
 
-static const fm_wf_key_t destination_keys[] = {
+static const fm_yaml_key_t destination_keys[] = {
     {TEXT("type"), .choices = "local"},
     {TEXT("path")},
 };
 static TABLE(destination, "output.destination", destination_keys);
 
-static const fm_wf_key_t output_keys[] = {
+static const fm_yaml_key_t output_keys[] = {
     {SECTION("destination", destination)},
     {LIST("artifacts")},
 };
@@ -70,7 +70,7 @@ static TABLE(output, "output", output_keys);
 
 /* --- model ---------------------------------------------------------------- */
 
-static const fm_wf_key_t source_keys[] = {
+static const fm_yaml_key_t source_keys[] = {
     {TEXT("type"), .choices = "random|digest|node|path|hub|huggingface|name"},
     {TEXT("identifier")},
     {TEXT("node")},
@@ -80,7 +80,7 @@ static const fm_wf_key_t source_keys[] = {
 };
 static TABLE(source, "model.source", source_keys);
 
-static const fm_wf_key_t config_keys[] = {
+static const fm_yaml_key_t config_keys[] = {
     {INT("vocab_size", 2, 1e6), .fallback = "260"},
     {INT("hidden_size", 2, 65536), .fallback = "128"},
     {INT("intermediate_size", 1, 262144), .fallback = "384"},
@@ -103,7 +103,7 @@ static const fm_wf_key_t config_keys[] = {
 };
 TABLE(fm_wf_model_config, "model.config", config_keys);
 
-static const fm_wf_key_t adapter_keys[] = {
+static const fm_yaml_key_t adapter_keys[] = {
     {TEXT("type"), .choices = "lora"},
     {TEXT("node")},
     {TEXT("digest")},
@@ -112,7 +112,7 @@ static const fm_wf_key_t adapter_keys[] = {
 };
 TABLE(fm_wf_adapter, "an adapter", adapter_keys);
 
-static const fm_wf_key_t model_keys[] = {
+static const fm_yaml_key_t model_keys[] = {
     {SECTION("source", source)}, {SECTION("config", fm_wf_model_config)},
     {INT("seed", 0, SEED_MAX)},  {LIST("adapters")},
     {MAP("vllm"), .hint = true}, {MAP("transformers"), .hint = true},
@@ -121,26 +121,26 @@ TABLE(fm_wf_model, "model", model_keys);
 
 /* --- data ----------------------------------------------------------------- */
 
-static const fm_wf_key_t chunk_keys[] = {
+static const fm_yaml_key_t chunk_keys[] = {
     {INT("bytes", 1, 1 << 20), .fallback = "512"},
     {INT("stride", 1, 1 << 20)},
 };
 static TABLE(chunk, "data.chunk", chunk_keys);
 
-static const fm_wf_key_t options_keys[] = {
+static const fm_yaml_key_t options_keys[] = {
     {TEXT("intro")},
     {TEXT("closing")},
 };
 static TABLE(options, "data.template.options", options_keys);
 
-static const fm_wf_key_t template_keys[] = {
+static const fm_yaml_key_t template_keys[] = {
     {TEXT("name")},
     {LIST("columns")},
     {SECTION("options", options)},
 };
 static TABLE(template, "data.template", template_keys);
 
-static const fm_wf_key_t jsonl_keys[] = {
+static const fm_yaml_key_t jsonl_keys[] = {
     {TEXT("path")},         {TEXT("node")},
     {TEXT("prompt_field")}, {TEXT("response_field")},
     {TEXT("chosen_field")}, {TEXT("rejected_field")},
@@ -155,17 +155,17 @@ static TABLE(jsonl, "data.jsonl", jsonl_keys);
 #define COLUMNS (FM_WF_WITH_MODEL | FM_WF_REWARD)
 #define SUPERVISED (FM_WF_SFT | FM_WF_LORA_SFT)
 
-static const fm_wf_key_t data_keys[] = {
+static const fm_yaml_key_t data_keys[] = {
     {TEXT("type"),
      .choices = "list|dataset|jsonl|csv|text|hdf5|node|graph_template"},
     {LIST("items")},
     {LIST("prompts")},
-    {LIST("preferences"), .tasks = FM_WF_DPO | FM_WF_REWARD_MODEL},
+    {LIST("preferences"), .variants = FM_WF_DPO | FM_WF_REWARD_MODEL},
     {TEXT("path")},
     {TEXT("node")},
     {LIST("nodes")},
-    {SECTION("jsonl", jsonl), .tasks = FM_WF_WITH_MODEL | FM_WF_REWARD},
-    {SECTION("template", template), .tasks = PROMPTS | FM_WF_ECHO},
+    {SECTION("jsonl", jsonl), .variants = FM_WF_WITH_MODEL | FM_WF_REWARD},
+    {SECTION("template", template), .variants = PROMPTS | FM_WF_ECHO},
     {TEXT("split")},
     {REAL("test_fraction", 0, 0.999)},
     {BOOL("shuffle")},
@@ -173,17 +173,17 @@ static const fm_wf_key_t data_keys[] = {
     {LIST("columns")},
     {TEXT("dataset")},
     {SECTION("chunk", chunk)},
-    {TEXT("column"), .tasks = COLUMNS | FM_WF_ECHO},
-    {TEXT("prompt_column"), .tasks = COLUMNS},
-    {TEXT("response_column"), .tasks = PAIRS},
+    {TEXT("column"), .variants = COLUMNS | FM_WF_ECHO},
+    {TEXT("prompt_column"), .variants = COLUMNS},
+    {TEXT("response_column"), .variants = PAIRS},
     {TEXT("text_column"),
-     .tasks = SUPERVISED | FM_WF_EVALUATE | FM_WF_EMBEDDING},
-    {TEXT("messages_column"), .tasks = SUPERVISED | PROMPTS},
-    {TEXT("chosen_column"), .tasks = PAIRS},
-    {TEXT("rejected_column"), .tasks = PAIRS},
-    {TEXT("choices_column"), .tasks = FM_WF_EVALUATE},
-    {TEXT("answer_column"), .tasks = FM_WF_EVALUATE},
-    {TEXT("separator"), .tasks = PAIRS},
+     .variants = SUPERVISED | FM_WF_EVALUATE | FM_WF_EMBEDDING},
+    {TEXT("messages_column"), .variants = SUPERVISED | PROMPTS},
+    {TEXT("chosen_column"), .variants = PAIRS},
+    {TEXT("rejected_column"), .variants = PAIRS},
+    {TEXT("choices_column"), .variants = FM_WF_EVALUATE},
+    {TEXT("answer_column"), .variants = FM_WF_EVALUATE},
+    {TEXT("separator"), .variants = PAIRS},
     {INT("max_samples", 1, BIG)},
     {REFUSED("url", "copy the file and give its path")},
     {REFUSED("dataset_name", "copy the data set to a JSONL or CSV file and "
@@ -193,67 +193,67 @@ TABLE(fm_wf_data, "data", data_keys);
 
 /* --- around the work ------------------------------------------------------ */
 
-static const fm_wf_key_t condition_keys[] = {
+static const fm_yaml_key_t condition_keys[] = {
     {TEXT("node")},
     {TEXT("field")},
     {ANY("equals")},
 };
 static TABLE(condition, "condition", condition_keys);
 
-static const fm_wf_key_t export_keys[] = {
+static const fm_yaml_key_t export_keys[] = {
     {TEXT("path")},
     {MAP("fields")},
     {LIST("required_fields")},
 };
 static TABLE(jsonl_export, "postprocess.jsonl_export", export_keys);
 
-static const fm_wf_key_t postprocess_keys[] = {
+static const fm_yaml_key_t postprocess_keys[] = {
     {SECTION("jsonl_export", jsonl_export)},
 };
 static TABLE(postprocess, "postprocess", postprocess_keys);
 
-static const fm_wf_key_t spec_keys[] = {
+static const fm_yaml_key_t spec_keys[] = {
     {TEXT("taskType")},
     {SECTION("resources", resources), .hint = true},
     {SECTION("output", output), .hint = true},
     {INT("seed", 0, SEED_MAX)},
     {SECTION("condition", condition)},
     {SECTION("postprocess", postprocess)},
-    {SECTION("model", fm_wf_model), .tasks = FM_WF_WITH_MODEL},
-    {SECTION("data", fm_wf_data), .tasks = FM_WF_WITH_DATA},
-    {SECTION("inference", fm_wf_inference), .tasks = FM_WF_INFERENCE},
-    {SECTION("training", fm_wf_training), .tasks = TUNING_TERMS},
-    {SECTION("training", fm_wf_policy_training), .tasks = FM_WF_POLICY},
-    {SECTION("lora", fm_wf_lora), .tasks = FM_WF_TRAINING},
+    {SECTION("model", fm_wf_model), .variants = FM_WF_WITH_MODEL},
+    {SECTION("data", fm_wf_data), .variants = FM_WF_WITH_DATA},
+    {SECTION("inference", fm_wf_inference), .variants = FM_WF_INFERENCE},
+    {SECTION("training", fm_wf_training), .variants = TUNING_TERMS},
+    {SECTION("training", fm_wf_policy_training), .variants = FM_WF_POLICY},
+    {SECTION("lora", fm_wf_lora), .variants = FM_WF_TRAINING},
     {SECTION("generation", fm_wf_generation),
-     .tasks = FM_WF_EVALUATE | FM_WF_POLICY},
-    {LIST("metrics"), .tasks = FM_WF_EVALUATE},
-    {SECTION("opponent", fm_wf_model), .tasks = FM_WF_EVALUATE},
-    {ANY("reward"), .tasks = FM_WF_REWARD | FM_WF_EVALUATE | FM_WF_POLICY},
+     .variants = FM_WF_EVALUATE | FM_WF_POLICY},
+    {LIST("metrics"), .variants = FM_WF_EVALUATE},
+    {SECTION("opponent", fm_wf_model), .variants = FM_WF_EVALUATE},
+    {ANY("reward"), .variants = FM_WF_REWARD | FM_WF_EVALUATE | FM_WF_POLICY},
     {SECTION("reward_model", fm_wf_published_reward),
-     .tasks = FM_WF_EVALUATE | FM_WF_POLICY},
-    {SECTION("scoring", fm_wf_scoring), .tasks = FM_WF_SCORE},
-    {SECTION("embedding", fm_wf_embedding), .tasks = FM_WF_EMBEDDING},
-    {SECTION("map", fm_wf_map), .tasks = FM_WF_MAP_TASK},
-    {SECTION("filter", fm_wf_filter), .tasks = FM_WF_FILTER},
-    {SECTION("dedup", fm_wf_dedup), .tasks = FM_WF_DEDUP},
-    {SECTION("split", fm_wf_split_parts), .tasks = FM_WF_SPLIT},
-    {SECTION("shard", fm_wf_shard), .tasks = FM_WF_SHARD},
-    {SECTION("sample", fm_wf_sample), .tasks = FM_WF_SAMPLE},
-    {SECTION("jsonl_export", fm_wf_export), .tasks = FM_WF_EXPORT},
-    {SECTION("profiling", fm_wf_profile), .tasks = FM_WF_PROFILE},
-    {ANY("code"), .tasks = FM_WF_PYTHON},
-    {TEXT("entrypoint"), .tasks = FM_WF_PYTHON, .fallback = "\"main\""},
-    {TEXT("emits"), .tasks = FM_WF_PYTHON, .choices = "value|items",
+     .variants = FM_WF_EVALUATE | FM_WF_POLICY},
+    {SECTION("scoring", fm_wf_scoring), .variants = FM_WF_SCORE},
+    {SECTION("embedding", fm_wf_embedding), .variants = FM_WF_EMBEDDING},
+    {SECTION("map", fm_wf_map), .variants = FM_WF_MAP_TASK},
+    {SECTION("filter", fm_wf_filter), .variants = FM_WF_FILTER},
+    {SECTION("dedup", fm_wf_dedup), .variants = FM_WF_DEDUP},
+    {SECTION("split", fm_wf_split_parts), .variants = FM_WF_SPLIT},
+    {SECTION("shard", fm_wf_shard), .variants = FM_WF_SHARD},
+    {SECTION("sample", fm_wf_sample), .variants = FM_WF_SAMPLE},
+    {SECTION("jsonl_export", fm_wf_export), .variants = FM_WF_EXPORT},
+    {SECTION("profiling", fm_wf_profile), .variants = FM_WF_PROFILE},
+    {ANY("code"), .variants = FM_WF_PYTHON},
+    {TEXT("entrypoint"), .variants = FM_WF_PYTHON, .fallback = "\"main\""},
+    {TEXT("emits"), .variants = FM_WF_PYTHON, .choices = "value|items",
      .fallback = "\"value\""},
     {REAL("timeoutSeconds", 1e-3, 1e7),
-     .tasks = FM_WF_PYTHON | FM_WF_COMMAND | FM_WF_REWARD | FM_WF_MAP_TASK |
-              FM_WF_FILTER,
+     .variants = FM_WF_PYTHON | FM_WF_COMMAND | FM_WF_REWARD | FM_WF_MAP_TASK |
+                 FM_WF_FILTER,
      .hint = true},
-    {LIST("command"), .tasks = FM_WF_COMMAND},
-    {MAP("env"), .tasks = FM_WF_COMMAND},
-    {ANY("inputs"), .tasks = FM_WF_COMMAND},
-    {LIST("outputs"), .tasks = FM_WF_COMMAND},
+    {LIST("command"), .variants = FM_WF_COMMAND},
+    {MAP("env"), .variants = FM_WF_COMMAND},
+    {ANY("inputs"), .variants = FM_WF_COMMAND},
+    {LIST("outputs"), .variants = FM_WF_COMMAND},
     {REFUSED("checkpoint",
              "continue from the model and the adapter of a node")},
 };

@@ -63,9 +63,9 @@ static fm_status_t python_items(const fm_wf_resolver_t *r, fm_json_t **out)
 }
 
 static fm_status_t add_input(const fm_wf_resolver_t *r,
-                             const fm_wf_member_t *input, fm_json_t *inputs)
+                             const fm_yaml_member_t *input, fm_json_t *inputs)
 {
-    const char *text = fm_wf_str(input->value);
+    const char *text = fm_yaml_str(input->value);
     const char *slash = text ? strrchr(text, '/') : NULL;
     const char *name = input->key ? input->key : slash ? slash + 1 : text;
     fm_json_t *made = NULL;
@@ -80,9 +80,9 @@ static fm_status_t add_input(const fm_wf_resolver_t *r,
         rc = no_memory(r);
     }
     if (rc == FM_OK && fm_json_get(inputs, name)) {
-        rc = fm_wf_fail(&r->source, input->line, input->column, FM_ERR_INVALID,
-                        "node %s: two inputs named %.80s", r->node->pub.name,
-                        name);
+        rc = fm_yaml_fail(&r->source, input->line, input->column,
+                          FM_ERR_INVALID, "node %s: two inputs named %.80s",
+                          r->node->pub.name, name);
     }
     if (rc == FM_OK) {
         rc = fm_wf_set(r, inputs, name, fm_json_keep(made));
@@ -94,7 +94,7 @@ static fm_status_t add_input(const fm_wf_resolver_t *r,
 
 static fm_status_t command_items(const fm_wf_resolver_t *r, fm_json_t **out)
 {
-    const fm_wf_value_t *given = fm_wf_get(r->node->tree, "inputs");
+    const fm_yaml_value_t *given = fm_yaml_get(r->node->tree, "inputs");
     fm_json_t *inputs = fm_json_object();
     fm_status_t rc = inputs ? FM_OK : no_memory(r);
 
@@ -157,7 +157,7 @@ static fm_status_t dpo_items(const fm_wf_resolver_t *r, fm_json_t *pairs,
 
     const fm_json_t *outputs = fm_json_get(result, "items");
     if (rc == FM_OK && fm_json_len(outputs) != 2 * fm_json_len(pairs)) {
-        rc = fm_wf_fail(
+        rc = fm_yaml_fail(
             &r->source, r->node->pub.line, r->node->pub.column, FM_ERR_INVALID,
             "node %s: %zu reference log-probabilities for %zu "
             "pairs",
@@ -198,11 +198,11 @@ static fm_status_t check_samples(const fm_wf_resolver_t *r,
     for (size_t i = 0; texts && i < fm_json_len(metrics); i++) {
         const char *name = fm_json_str(fm_json_at(metrics, i));
         if (strcmp(name, "exact_match") == 0) {
-            return fm_wf_fail(&r->source, r->node->pub.line,
-                              r->node->pub.column, FM_ERR_INVALID,
-                              "node %s: metric exact_match does not go with "
-                              "samples of text",
-                              r->node->pub.name);
+            return fm_yaml_fail(&r->source, r->node->pub.line,
+                                r->node->pub.column, FM_ERR_INVALID,
+                                "node %s: metric exact_match does not go with "
+                                "samples of text",
+                                r->node->pub.name);
         }
     }
     return FM_OK;
@@ -225,8 +225,8 @@ fm_status_t fm_wf_move_to_items(const fm_wf_resolver_t *r, const char *key,
 static fm_status_t concat_items(const fm_wf_resolver_t *r, fm_json_t *records,
                                 fm_json_t **out)
 {
-    const fm_wf_value_t *nodes =
-        fm_wf_get(fm_wf_get(r->node->tree, "data"), "nodes");
+    const fm_yaml_value_t *nodes =
+        fm_yaml_get(fm_yaml_get(r->node->tree, "data"), "nodes");
     fm_json_t *lists = fm_json_array();
     size_t at = 0;
     fm_status_t rc = lists ? FM_OK : no_memory(r);
@@ -267,14 +267,15 @@ static fm_status_t record_items(const fm_wf_resolver_t *r, fm_json_t *records,
 }
 
 /* Whether rows of an export want the records that items were made of. */
-static bool uses_metadata(const fm_wf_value_t *tree)
+static bool uses_metadata(const fm_yaml_value_t *tree)
 {
-    const fm_wf_value_t *fields = fm_wf_get(
-        fm_wf_get(fm_wf_get(tree, "postprocess"), "jsonl_export"), "fields");
+    const fm_yaml_value_t *fields = fm_yaml_get(
+        fm_yaml_get(fm_yaml_get(tree, "postprocess"), "jsonl_export"),
+        "fields");
 
     for (size_t i = 0; fields && i < fields->count; i++) {
         const char *from =
-            fm_wf_str(fm_wf_get(fields->members[i].value, "from"));
+            fm_yaml_str(fm_yaml_get(fields->members[i].value, "from"));
         if (from && strcmp(from, "metadata") == 0) {
             return true;
         }
@@ -322,9 +323,9 @@ static fm_status_t make_items(const fm_wf_resolver_t *r, fm_json_t *params,
         goto out;
     }
     if (fm_json_len(samples) == 0 && (task & (FM_WF_TUNING | FM_WF_EVALUATE))) {
-        rc = fm_wf_fail(&r->source, r->node->pub.line, r->node->pub.column,
-                        FM_ERR_INVALID, "node %s: its data has no records",
-                        r->node->pub.name);
+        rc = fm_yaml_fail(&r->source, r->node->pub.line, r->node->pub.column,
+                          FM_ERR_INVALID, "node %s: its data has no records",
+                          r->node->pub.name);
         goto out;
     }
     switch (task) {
@@ -368,7 +369,7 @@ static fm_status_t make_hints(const fm_wf_resolver_t *r, fm_json_t *hints)
     fm_status_t rc = FM_OK;
 
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
-        const fm_wf_value_t *tree = fm_wf_get(r->node->tree, keys[i][0]);
+        const fm_yaml_value_t *tree = fm_yaml_get(r->node->tree, keys[i][0]);
         fm_json_t *value = NULL;
         if (tree && (rc = fm_wf_resolve(r, tree, false, &value)) == FM_OK) {
             rc = fm_wf_set(r, hints, keys[i][1], value);

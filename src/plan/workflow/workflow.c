@@ -9,23 +9,26 @@
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
 
+_Static_assert(FM_WORKFLOW_TEXT_BYTES_MAX <= FM_YAML_TEXT_BYTES_MAX,
+               "every workflow can be parsed");
+
 fm_status_t fm_workflow_parse(const char *text, size_t len, const char *file,
                               fm_workflow_t **workflow_out, fm_error_t *err)
 {
     fm_workflow_t *wf = fm_calloc(1, sizeof(*wf));
-    const fm_wf_value_t *root = NULL;
-    const fm_wf_value_t *sweep = NULL;
+    const fm_yaml_value_t *root = NULL;
+    const fm_yaml_value_t *sweep = NULL;
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
     if (!wf || !(wf->stage_names = fm_strmap_create()) ||
         !(wf->node_names = fm_strmap_create()) ||
         !(wf->file_paths = fm_strmap_create()) ||
-        !(wf->file = fm_wf_text(&wf->arena, file, strlen(file)))) {
+        !(wf->file = fm_yaml_text(&wf->arena, file, strlen(file)))) {
         (void)fm_no_memory(err);
         goto out;
     }
-    const fm_wf_source_t source = {.file = wf->file, .err = err};
-    if ((rc = fm_wf_yaml_parse(&wf->arena, text, len, &source, &root)) < 0 ||
+    const fm_yaml_source_t source = {.file = wf->file, .err = err};
+    if ((rc = fm_yaml_parse(&wf->arena, text, len, &source, &root)) < 0 ||
         (rc = fm_wf_document_read(wf, root, &sweep, &source)) < 0 ||
         (sweep && (rc = fm_wf_sweep_read(wf, sweep, &source)) < 0)) {
         goto out;
@@ -49,7 +52,7 @@ void *fm_workflow_destroy(fm_workflow_t *workflow)
         fm_strmap_destroy(workflow->file_paths);
         free(workflow->nodes);
         free(workflow->files);
-        fm_wf_arena_fini(&workflow->arena);
+        fm_yaml_arena_fini(&workflow->arena);
         free(workflow);
     }
     return NULL;

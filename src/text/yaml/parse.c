@@ -2,7 +2,7 @@
 /*
  * YAML text to a tree of values: libyaml events, YAML 1.2 core schema.
  *
- * Bounded (W2): text, depth, values after alias expansion.  An alias shares
+ * Bounded: text, depth, values after alias expansion.  An alias shares
  * the anchored subtree, and its size counts each time, so an "alias bomb" is
  * refused at the value count without being built.  Refused: duplicate and
  * non-string keys, tags other than !!str, merge keys, several documents.
@@ -15,28 +15,27 @@
 
 #include "base/map.h"
 #include "base/mem.h"
-#include "plan/workflow/value.h"
-#include "plan/workflow/workflow.h"
+#include "text/yaml/yaml.h"
 
 /* A list or map whose end has not been seen. */
 struct frame {
     fm_json_type_t type;
     unsigned line, column;
     const char *anchor;
-    fm_wf_member_t *members;
+    fm_yaml_member_t *members;
     size_t count, capacity;
     const char *key; /* read, its value not yet */
     unsigned key_line, key_column;
 };
 
 struct builder {
-    fm_wf_arena_t *arena;
-    const fm_wf_source_t *source;
+    fm_yaml_arena_t *arena;
+    const fm_yaml_source_t *source;
     fm_strmap_t *anchors; /* name → address of its value */
-    struct frame stack[FM_WF_DEPTH_MAX];
+    struct frame stack[FM_YAML_DEPTH_MAX];
     size_t depth;
     size_t values;
-    const fm_wf_value_t *root;
+    const fm_yaml_value_t *root;
     unsigned line, column; /* of the current event */
 };
 
@@ -48,7 +47,7 @@ static fm_status_t no_memory(const struct builder *b)
 static fm_status_t fail(const struct builder *b, fm_status_t status,
                         const char *text)
 {
-    return fm_wf_fail(b->source, b->line, b->column, status, "%s", text);
+    return fm_yaml_fail(b->source, b->line, b->column, status, "%s", text);
 }
 
 /* --- scalars: YAML 1.2 core schema ---------------------------------------- */
@@ -108,7 +107,8 @@ static int integer_base(const char *text, const char **digits_out)
                                                                           : 0;
 }
 
-static fm_status_t resolve_plain(const struct builder *b, fm_wf_value_t *value)
+static fm_status_t resolve_plain(const struct builder *b,
+                                 fm_yaml_value_t *value)
 {
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
     static const char *const trues[] = {"true", "True", "TRUE"};
@@ -152,7 +152,7 @@ static fm_status_t resolve_plain(const struct builder *b, fm_wf_value_t *value)
 /* --- building ------------------------------------------------------------- */
 
 /* A finished value joins the container above it, or is the document. */
-static fm_status_t add_value(struct builder *b, const fm_wf_value_t *value,
+static fm_status_t add_value(struct builder *b, const fm_yaml_value_t *value,
                              const char *anchor)
 {
     fm_status_t rc = FM_OK;
@@ -185,7 +185,7 @@ static fm_status_t add_value(struct builder *b, const fm_wf_value_t *value,
                       sizeof(*top->members), b->source->err)) < 0) {
         return rc;
     }
-    top->members[top->count++] = (fm_wf_member_t){
+    top->members[top->count++] = (fm_yaml_member_t){
         .key = top->key,
         .line = top->key ? top->key_line : value->line,
         .column = top->key ? top->key_column : value->column,
@@ -197,10 +197,10 @@ static fm_status_t add_value(struct builder *b, const fm_wf_value_t *value,
 
 static fm_status_t check_room(const struct builder *b, size_t more)
 {
-    if (more > FM_WF_VALUES_MAX || b->values > FM_WF_VALUES_MAX - more) {
-        return fm_wf_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
-                          "more than %u values, aliases expanded",
-                          FM_WF_VALUES_MAX);
+    if (more > FM_YAML_VALUES_MAX || b->values > FM_YAML_VALUES_MAX - more) {
+        return fm_yaml_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
+                            "more than %u values, aliases expanded",
+                            FM_YAML_VALUES_MAX);
     }
     return FM_OK;
 }
@@ -211,7 +211,7 @@ static fm_status_t on_scalar(struct builder *b, const yaml_event_t *event)
     const char *text = (const char *)event->data.scalar.value;
     size_t len = event->data.scalar.length;
     bool plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !tag;
-    fm_wf_value_t *value = NULL;
+    fm_yaml_value_t *value = NULL;
     fm_status_t rc = check_room(b, 1);
 
     if (rc < 0) {
@@ -223,8 +223,8 @@ static fm_status_t on_scalar(struct builder *b, const yaml_event_t *event)
     if (memchr(text, '\0', len)) {
         return fail(b, FM_ERR_INVALID, "a NUL character in text");
     }
-    if (!(value = fm_wf_alloc(b->arena, sizeof(*value))) ||
-        !(value->text = fm_wf_text(b->arena, text, len))) {
+    if (!(value = fm_yaml_alloc(b->arena, sizeof(*value))) ||
+        !(value->text = fm_yaml_text(b->arena, text, len))) {
         return no_memory(b);
     }
     value->type = FM_JSON_STRING;
@@ -249,16 +249,16 @@ static fm_status_t on_alias(struct builder *b, const yaml_event_t *event)
     fm_status_t rc = FM_OK;
 
     if (!found) {
-        return fm_wf_fail(b->source, b->line, b->column, FM_ERR_INVALID,
-                          "alias *%s before its anchor is complete", name);
+        return fm_yaml_fail(b->source, b->line, b->column, FM_ERR_INVALID,
+                            "alias *%s before its anchor is complete", name);
     }
-    const fm_wf_value_t *value = (const fm_wf_value_t *)(uintptr_t)*found;
+    const fm_yaml_value_t *value = (const fm_yaml_value_t *)(uintptr_t)*found;
     if ((rc = check_room(b, value->size)) < 0) {
         return rc;
     }
-    if (b->depth + value->height > FM_WF_DEPTH_MAX) {
-        return fm_wf_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
-                          "nested deeper than %u levels", FM_WF_DEPTH_MAX);
+    if (b->depth + value->height > FM_YAML_DEPTH_MAX) {
+        return fm_yaml_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
+                            "nested deeper than %u levels", FM_YAML_DEPTH_MAX);
     }
     b->values += value->size;
     return add_value(b, value, NULL);
@@ -276,13 +276,13 @@ static fm_status_t on_start(struct builder *b, fm_json_type_t type,
     if (tag) {
         return fail(b, FM_ERR_INVALID, "a tag; allowed: !!str");
     }
-    if (b->depth + 1 >= FM_WF_DEPTH_MAX) {
-        return fm_wf_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
-                          "nested deeper than %u levels", FM_WF_DEPTH_MAX);
+    if (b->depth + 1 >= FM_YAML_DEPTH_MAX) {
+        return fm_yaml_fail(b->source, b->line, b->column, FM_ERR_LIMIT,
+                            "nested deeper than %u levels", FM_YAML_DEPTH_MAX);
     }
     struct frame *frame = &b->stack[b->depth];
     *frame = (struct frame){.type = type, .line = b->line, .column = b->column};
-    if (name && !(frame->anchor = fm_wf_text(b->arena, name, strlen(name)))) {
+    if (name && !(frame->anchor = fm_yaml_text(b->arena, name, strlen(name)))) {
         return no_memory(b);
     }
     b->values++;
@@ -292,8 +292,8 @@ static fm_status_t on_start(struct builder *b, fm_json_type_t type,
 
 static int compare_members(const void *a, const void *b)
 {
-    const fm_wf_member_t *const *left = a;
-    const fm_wf_member_t *const *right = b;
+    const fm_yaml_member_t *const *left = a;
+    const fm_yaml_member_t *const *right = b;
     int order = strcmp((*left)->key, (*right)->key);
 
     return order ? order : (*left < *right ? -1 : 1);
@@ -302,16 +302,16 @@ static int compare_members(const void *a, const void *b)
 static fm_status_t refuse_duplicates(const struct builder *b,
                                      const struct frame *frame)
 {
-    const fm_wf_member_t **sorted = fm_calloc(frame->count, sizeof(*sorted));
+    const fm_yaml_member_t **sorted = fm_calloc(frame->count, sizeof(*sorted));
     fm_status_t rc = FM_OK;
 
     if (!sorted) {
         return no_memory(b);
     }
-    if (frame->count > FM_WF_KEYS_MAX) {
-        rc = fm_wf_fail(b->source, frame->line, frame->column, FM_ERR_LIMIT,
-                        "a map of %zu keys; allowed: at most %u", frame->count,
-                        FM_WF_KEYS_MAX);
+    if (frame->count > FM_YAML_KEYS_MAX) {
+        rc = fm_yaml_fail(b->source, frame->line, frame->column, FM_ERR_LIMIT,
+                          "a map of %zu keys; allowed: at most %u",
+                          frame->count, FM_YAML_KEYS_MAX);
     }
     for (size_t i = 0; i < frame->count; i++) {
         sorted[i] = &frame->members[i];
@@ -319,10 +319,10 @@ static fm_status_t refuse_duplicates(const struct builder *b,
     qsort(sorted, frame->count, sizeof(*sorted), compare_members);
     for (size_t i = 1; i < frame->count && rc == FM_OK; i++) {
         if (strcmp(sorted[i - 1]->key, sorted[i]->key) == 0) {
-            rc = fm_wf_fail(b->source, sorted[i]->line, sorted[i]->column,
-                            FM_ERR_INVALID,
-                            "key %s is given twice; first at line %u",
-                            sorted[i]->key, sorted[i - 1]->line);
+            rc = fm_yaml_fail(b->source, sorted[i]->line, sorted[i]->column,
+                              FM_ERR_INVALID,
+                              "key %s is given twice; first at line %u",
+                              sorted[i]->key, sorted[i - 1]->line);
         }
     }
     free(sorted);
@@ -338,9 +338,9 @@ static fm_status_t on_end(struct builder *b)
     if (rc < 0) {
         return rc;
     }
-    const fm_wf_value_t *value =
-        fm_wf_container(b->arena, frame->type, frame->line, frame->column,
-                        frame->members, frame->count);
+    const fm_yaml_value_t *value =
+        fm_yaml_container(b->arena, frame->type, frame->line, frame->column,
+                          frame->members, frame->count);
     const char *anchor = frame->anchor;
     free(frame->members);
     frame->members = NULL;
@@ -395,9 +395,9 @@ static fm_status_t fail_reader(const struct builder *b,
         line += text[i] == '\n';
         column = text[i] == '\n' ? 1 : column + 1;
     }
-    return fm_wf_fail(b->source, line, column, FM_ERR_INVALID,
-                      "%s; allowed: UTF-8 text",
-                      parser->problem ? parser->problem : "unreadable text");
+    return fm_yaml_fail(b->source, line, column, FM_ERR_INVALID,
+                        "%s; allowed: UTF-8 text",
+                        parser->problem ? parser->problem : "unreadable text");
 }
 
 static fm_status_t fail_parser(const struct builder *b,
@@ -410,7 +410,7 @@ static fm_status_t fail_parser(const struct builder *b,
     if (parser->error == YAML_READER_ERROR) {
         return fail_reader(b, parser, text, len);
     }
-    return fm_wf_fail(
+    return fm_yaml_fail(
         b->source, (unsigned)parser->problem_mark.line + 1,
         (unsigned)parser->problem_mark.column + 1, FM_ERR_INVALID,
         "not YAML: %s%s%s", parser->problem ? parser->problem : "syntax error",
@@ -437,9 +437,9 @@ static fm_status_t run(struct builder *b, yaml_parser_t *parser,
     return rc;
 }
 
-fm_status_t fm_wf_yaml_parse(fm_wf_arena_t *arena, const char *text, size_t len,
-                             const fm_wf_source_t *source,
-                             const fm_wf_value_t **root_out)
+fm_status_t fm_yaml_parse(fm_yaml_arena_t *arena, const char *text, size_t len,
+                          const fm_yaml_source_t *source,
+                          const fm_yaml_value_t **root_out)
 {
     struct builder *b = fm_calloc(1, sizeof(*b));
     yaml_parser_t parser;
@@ -453,17 +453,17 @@ fm_status_t fm_wf_yaml_parse(fm_wf_arena_t *arena, const char *text, size_t len,
     }
     b->arena = arena;
     b->source = source;
-    if (len > FM_WORKFLOW_TEXT_BYTES_MAX) {
-        rc = fm_wf_fail(source, 1, 1, FM_ERR_LIMIT,
-                        "text of %zu bytes; allowed: at most %u", len,
-                        FM_WORKFLOW_TEXT_BYTES_MAX);
+    if (len > FM_YAML_TEXT_BYTES_MAX) {
+        rc = fm_yaml_fail(source, 1, 1, FM_ERR_LIMIT,
+                          "text of %zu bytes; allowed: at most %u", len,
+                          FM_YAML_TEXT_BYTES_MAX);
         goto out;
     }
     if ((rc = run(b, &parser, text, len)) < 0) {
         goto out;
     }
     if (!b->root) {
-        rc = fm_wf_fail(source, 1, 1, FM_ERR_INVALID, "the text is empty");
+        rc = fm_yaml_fail(source, 1, 1, FM_ERR_INVALID, "the text is empty");
         goto out;
     }
     *root_out = b->root;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arena, tree of values, merge, substitution, JSON form (see value.h). */
-#include "plan/workflow/value.h"
+/* Arena, tree of values, merge, substitution, JSON form (see yaml.h). */
+#include "text/yaml/yaml.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,8 +12,8 @@
 #define CHUNK_BYTES 65536u
 #define SUGGEST_BYTES_MAX 63u /* longer names are not typing errors */
 
-struct fm_wf_chunk {
-    struct fm_wf_chunk *next;
+struct fm_yaml_chunk {
+    struct fm_yaml_chunk *next;
     size_t used;
     size_t capacity;
     max_align_t data[];
@@ -21,9 +21,9 @@ struct fm_wf_chunk {
 
 /* --- errors --------------------------------------------------------------- */
 
-fm_status_t fm_wf_fail(const fm_wf_source_t *source, unsigned line,
-                       unsigned column, fm_status_t status, const char *format,
-                       ...)
+fm_status_t fm_yaml_fail(const fm_yaml_source_t *source, unsigned line,
+                         unsigned column, fm_status_t status,
+                         const char *format, ...)
 {
     char text[FM_ERROR_TEXT_BYTES];
     va_list args;
@@ -37,10 +37,11 @@ fm_status_t fm_wf_fail(const fm_wf_source_t *source, unsigned line,
                         column, text);
 }
 
-fm_status_t fm_wf_fail_at(const fm_wf_source_t *source, const fm_wf_value_t *at,
-                          const char *text)
+fm_status_t fm_yaml_fail_at(const fm_yaml_source_t *source,
+                            const fm_yaml_value_t *at, const char *text)
 {
-    return fm_wf_fail(source, at->line, at->column, FM_ERR_INVALID, "%s", text);
+    return fm_yaml_fail(source, at->line, at->column, FM_ERR_INVALID, "%s",
+                        text);
 }
 
 /* Edits (insert, delete, replace, swap of neighbours) from a to b, by rows:
@@ -77,8 +78,8 @@ static size_t edit_distance(const char *a, const char *b)
     return rows[a_len % 3][b_len];
 }
 
-const char *fm_wf_suggest(const char *found, const char *const *names,
-                          size_t count, char *space, size_t bytes)
+const char *fm_yaml_suggest(const char *found, const char *const *names,
+                            size_t count, char *space, size_t bytes)
 {
     const char *best = NULL;
     size_t limit = strlen(found) / 3 + 1;
@@ -100,9 +101,9 @@ const char *fm_wf_suggest(const char *found, const char *const *names,
 
 /* --- arena ---------------------------------------------------------------- */
 
-void *fm_wf_alloc(fm_wf_arena_t *arena, size_t bytes)
+void *fm_yaml_alloc(fm_yaml_arena_t *arena, size_t bytes)
 {
-    struct fm_wf_chunk *chunk = arena->chunks;
+    struct fm_yaml_chunk *chunk = arena->chunks;
 
     if (bytes > SIZE_MAX / 2) {
         return NULL;
@@ -123,9 +124,9 @@ void *fm_wf_alloc(fm_wf_arena_t *arena, size_t bytes)
     return block;
 }
 
-const char *fm_wf_text(fm_wf_arena_t *arena, const char *text, size_t len)
+const char *fm_yaml_text(fm_yaml_arena_t *arena, const char *text, size_t len)
 {
-    char *copy = fm_wf_alloc(arena, len + 1);
+    char *copy = fm_yaml_alloc(arena, len + 1);
 
     if (copy && len) {
         memcpy(copy, text, len);
@@ -133,7 +134,7 @@ const char *fm_wf_text(fm_wf_arena_t *arena, const char *text, size_t len)
     return copy;
 }
 
-const char *fm_wf_printf(fm_wf_arena_t *arena, const char *format, ...)
+const char *fm_yaml_printf(fm_yaml_arena_t *arena, const char *format, ...)
 {
     va_list args;
     va_list again;
@@ -142,7 +143,7 @@ const char *fm_wf_printf(fm_wf_arena_t *arena, const char *format, ...)
     va_start(args, format);
     va_copy(again, args);
     int n = vsnprintf(NULL, 0, format, args);
-    if (n >= 0 && (text = fm_wf_alloc(arena, (size_t)n + 1))) {
+    if (n >= 0 && (text = fm_yaml_alloc(arena, (size_t)n + 1))) {
         (void)vsnprintf(text, (size_t)n + 1, format, again);
     }
     va_end(again);
@@ -150,13 +151,13 @@ const char *fm_wf_printf(fm_wf_arena_t *arena, const char *format, ...)
     return text;
 }
 
-void fm_wf_arena_fini(fm_wf_arena_t *arena)
+void fm_yaml_arena_fini(fm_yaml_arena_t *arena)
 {
-    for (fm_wf_value_t *v = arena->with_json; v; v = v->next_with_json) {
+    for (fm_yaml_value_t *v = arena->with_json; v; v = v->next_with_json) {
         v->json = fm_json_drop(v->json);
     }
     while (arena->chunks) {
-        struct fm_wf_chunk *next = arena->chunks->next;
+        struct fm_yaml_chunk *next = arena->chunks->next;
         free(arena->chunks);
         arena->chunks = next;
     }
@@ -165,12 +166,13 @@ void fm_wf_arena_fini(fm_wf_arena_t *arena)
 
 /* --- values --------------------------------------------------------------- */
 
-fm_wf_value_t *fm_wf_container(fm_wf_arena_t *arena, fm_json_type_t type,
-                               unsigned line, unsigned column,
-                               const fm_wf_member_t *members, size_t count)
+fm_yaml_value_t *fm_yaml_container(fm_yaml_arena_t *arena, fm_json_type_t type,
+                                   unsigned line, unsigned column,
+                                   const fm_yaml_member_t *members,
+                                   size_t count)
 {
-    fm_wf_value_t *value = fm_wf_alloc(arena, sizeof(*value));
-    fm_wf_member_t *copy = fm_wf_alloc(arena, count * sizeof(*copy));
+    fm_yaml_value_t *value = fm_yaml_alloc(arena, sizeof(*value));
+    fm_yaml_member_t *copy = fm_yaml_alloc(arena, count * sizeof(*copy));
     uint64_t size = 1;
 
     if (!value || !copy) {
@@ -193,12 +195,12 @@ fm_wf_value_t *fm_wf_container(fm_wf_arena_t *arena, fm_json_type_t type,
     return value;
 }
 
-fm_wf_value_t *fm_wf_string(fm_wf_arena_t *arena, const char *text,
-                            const fm_wf_value_t *at)
+fm_yaml_value_t *fm_yaml_string(fm_yaml_arena_t *arena, const char *text,
+                                const fm_yaml_value_t *at)
 {
-    fm_wf_value_t *value = fm_wf_alloc(arena, sizeof(*value));
+    fm_yaml_value_t *value = fm_yaml_alloc(arena, sizeof(*value));
 
-    if (value && (value->text = fm_wf_text(arena, text, strlen(text)))) {
+    if (value && (value->text = fm_yaml_text(arena, text, strlen(text)))) {
         value->type = FM_JSON_STRING;
         value->line = at->line;
         value->column = at->column;
@@ -209,7 +211,8 @@ fm_wf_value_t *fm_wf_string(fm_wf_arena_t *arena, const char *text,
     return NULL;
 }
 
-const fm_wf_member_t *fm_wf_member(const fm_wf_value_t *map, const char *key)
+const fm_yaml_member_t *fm_yaml_member(const fm_yaml_value_t *map,
+                                       const char *key)
 {
     if (map && map->type == FM_JSON_OBJECT) {
         for (size_t i = 0; i < map->count; i++) {
@@ -221,62 +224,64 @@ const fm_wf_member_t *fm_wf_member(const fm_wf_value_t *map, const char *key)
     return NULL;
 }
 
-const fm_wf_value_t *fm_wf_get(const fm_wf_value_t *map, const char *key)
+const fm_yaml_value_t *fm_yaml_get(const fm_yaml_value_t *map, const char *key)
 {
-    const fm_wf_member_t *member = fm_wf_member(map, key);
+    const fm_yaml_member_t *member = fm_yaml_member(map, key);
 
     return member ? member->value : NULL;
 }
 
-const char *fm_wf_str(const fm_wf_value_t *value)
+const char *fm_yaml_str(const fm_yaml_value_t *value)
 {
     return value && value->type == FM_JSON_STRING ? value->text : NULL;
 }
 
-const fm_wf_value_t *fm_wf_merge(fm_wf_arena_t *arena,
-                                 const fm_wf_value_t *base,
-                                 const fm_wf_value_t *over)
+const fm_yaml_value_t *fm_yaml_merge(fm_yaml_arena_t *arena,
+                                     const fm_yaml_value_t *base,
+                                     const fm_yaml_value_t *over)
 {
     if (!base || base->type != FM_JSON_OBJECT || over->type != FM_JSON_OBJECT) {
         return over;
     }
-    fm_wf_member_t *members =
+    fm_yaml_member_t *members =
         fm_calloc(base->count + over->count, sizeof(*members));
-    const fm_wf_value_t *merged = NULL;
+    const fm_yaml_value_t *merged = NULL;
     size_t used = 0;
 
     if (!members) {
         return NULL;
     }
     for (size_t i = 0; i < base->count; i++) {
-        const fm_wf_member_t *found = fm_wf_member(over, base->members[i].key);
+        const fm_yaml_member_t *found =
+            fm_yaml_member(over, base->members[i].key);
         if (found && found->value->type == FM_JSON_NULL) {
             continue;
         }
         members[used] = found ? *found : base->members[i];
-        if (found && !(members[used].value = fm_wf_merge(
+        if (found && !(members[used].value = fm_yaml_merge(
                            arena, base->members[i].value, found->value))) {
             goto out;
         }
         used++;
     }
     for (size_t i = 0; i < over->count; i++) {
-        if (!fm_wf_member(base, over->members[i].key) &&
+        if (!fm_yaml_member(base, over->members[i].key) &&
             over->members[i].value->type != FM_JSON_NULL) {
             members[used++] = over->members[i];
         }
     }
-    merged = fm_wf_container(arena, FM_JSON_OBJECT, over->line, over->column,
-                             members, used);
+    merged = fm_yaml_container(arena, FM_JSON_OBJECT, over->line, over->column,
+                               members, used);
 out:
     free(members);
     return merged;
 }
 
-const fm_wf_value_t *fm_wf_without(fm_wf_arena_t *arena,
-                                   const fm_wf_value_t *map, const char *key)
+const fm_yaml_value_t *fm_yaml_without(fm_yaml_arena_t *arena,
+                                       const fm_yaml_value_t *map,
+                                       const char *key)
 {
-    fm_wf_member_t *kept = fm_calloc(map->count, sizeof(*kept));
+    fm_yaml_member_t *kept = fm_calloc(map->count, sizeof(*kept));
     size_t count = 0;
 
     for (size_t i = 0; kept && i < map->count; i++) {
@@ -284,16 +289,17 @@ const fm_wf_value_t *fm_wf_without(fm_wf_arena_t *arena,
             kept[count++] = map->members[i];
         }
     }
-    const fm_wf_value_t *out =
-        kept ? fm_wf_container(arena, FM_JSON_OBJECT, map->line, map->column,
-                               kept, count)
+    const fm_yaml_value_t *out =
+        kept ? fm_yaml_container(arena, FM_JSON_OBJECT, map->line, map->column,
+                                 kept, count)
              : NULL;
     free(kept);
     return out;
 }
 
 /* The member of a container that a path step names; count when none. */
-static size_t step_index(const fm_wf_value_t *at, const char *step, size_t len)
+static size_t step_index(const fm_yaml_value_t *at, const char *step,
+                         size_t len)
 {
     if (at->type == FM_JSON_ARRAY) {
         size_t index = 0;
@@ -313,9 +319,9 @@ static size_t step_index(const fm_wf_value_t *at, const char *step, size_t len)
     return i;
 }
 
-fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
-                      const char *path, const fm_wf_value_t *value,
-                      const fm_wf_value_t **out, fm_error_t *err)
+fm_status_t fm_yaml_put(fm_yaml_arena_t *arena, const fm_yaml_value_t *root,
+                        const char *path, const fm_yaml_value_t *value,
+                        const fm_yaml_value_t **out, fm_error_t *err)
 {
     size_t len = strcspn(path, ".");
     const char *rest = path[len] == '.' ? path + len + 1 : NULL;
@@ -333,14 +339,14 @@ fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
                                     : "%.*s lies below a value that is no map",
                             (int)len, path);
     }
-    const fm_wf_value_t *child = value;
+    const fm_yaml_value_t *child = value;
     fm_status_t rc = FM_OK;
-    if (rest && (rc = fm_wf_put(
+    if (rest && (rc = fm_yaml_put(
                      arena, index < count ? root->members[index].value : NULL,
                      rest, value, &child, err)) < 0) {
         return rc;
     }
-    fm_wf_member_t *members = fm_calloc(count + 1, sizeof(*members));
+    fm_yaml_member_t *members = fm_calloc(count + 1, sizeof(*members));
     if (!members) {
         return fm_no_memory(err);
     }
@@ -348,16 +354,16 @@ fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
         memcpy(members, root->members, count * sizeof(*members));
     }
     if (index == count) {
-        members[index].key = fm_wf_text(arena, path, len);
+        members[index].key = fm_yaml_text(arena, path, len);
         count++;
     }
     members[index].value = child;
     members[index].line = value->line;
     members[index].column = value->column;
-    const fm_wf_value_t *made =
-        fm_wf_container(arena, is_list ? FM_JSON_ARRAY : FM_JSON_OBJECT,
-                        root ? root->line : value->line,
-                        root ? root->column : value->column, members, count);
+    const fm_yaml_value_t *made =
+        fm_yaml_container(arena, is_list ? FM_JSON_ARRAY : FM_JSON_OBJECT,
+                          root ? root->line : value->line,
+                          root ? root->column : value->column, members, count);
     bool ok = made && (is_list || members[index].key);
     free(members);
     if (!ok) {
@@ -369,15 +375,15 @@ fm_status_t fm_wf_put(fm_wf_arena_t *arena, const fm_wf_value_t *root,
 
 /* --- JSON ----------------------------------------------------------------- */
 
-static fm_json_t *container_json(fm_wf_arena_t *arena,
-                                 const fm_wf_value_t *value)
+static fm_json_t *container_json(fm_yaml_arena_t *arena,
+                                 const fm_yaml_value_t *value)
 {
     bool map = value->type == FM_JSON_OBJECT;
     fm_json_t *json = map ? fm_json_object() : fm_json_array();
 
     for (size_t i = 0; json && i < value->count; i++) {
-        const fm_wf_member_t *member = &value->members[i];
-        fm_json_t *child = fm_json_keep(fm_wf_json(arena, member->value));
+        const fm_yaml_member_t *member = &value->members[i];
+        fm_json_t *child = fm_json_keep(fm_yaml_json(arena, member->value));
         fm_status_t rc = map ? fm_json_set(json, member->key, child)
                              : fm_json_append(json, child);
         if (rc < 0) {
@@ -387,7 +393,7 @@ static fm_json_t *container_json(fm_wf_arena_t *arena,
     return json;
 }
 
-fm_json_t *fm_wf_json_fresh(const fm_wf_value_t *value)
+fm_json_t *fm_yaml_json_fresh(const fm_yaml_value_t *value)
 {
     switch (value->type) {
     case FM_JSON_NULL:
@@ -408,16 +414,17 @@ fm_json_t *fm_wf_json_fresh(const fm_wf_value_t *value)
     return fm_json_object();
 }
 
-const fm_json_t *fm_wf_json(fm_wf_arena_t *arena, const fm_wf_value_t *value)
+const fm_json_t *fm_yaml_json(fm_yaml_arena_t *arena,
+                              const fm_yaml_value_t *value)
 {
     if (!value->json) {
         /* The cache is the one field that changes after building. */
         union {
-            const fm_wf_value_t *from;
-            fm_wf_value_t *to;
+            const fm_yaml_value_t *from;
+            fm_yaml_value_t *to;
         } cast = {.from = value};
         cast.to->json = value->count ? container_json(arena, value)
-                                     : fm_wf_json_fresh(value);
+                                     : fm_yaml_json_fresh(value);
         if (value->json) {
             cast.to->next_with_json = arena->with_json;
             arena->with_json = cast.to;
