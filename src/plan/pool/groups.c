@@ -300,6 +300,9 @@ static void flips_mark(fm_pool_t *pool)
         for (; id != NONE; id = lane_at(pool, id)->next) {
             fm_pool_batch_mark(pool, lane_at(pool, id)->batch);
         }
+    }
+    if (pool->flips != fm_tenants_flips(pool->options.tenants)) {
+        pool->flips = fm_tenants_flips(pool->options.tenants);
         pool->sweep_left = pool->work_used;
     }
     fm_pool_ready_sweep(pool, pool->totals.leases ? SWEEP_STEPS : UINT32_MAX);

@@ -23,10 +23,11 @@
     12u /* works, nodes, lanes and groups come 4096 at a time                  \
          */
 #define CHUNK (1u << CHUNK_BITS)
-#define DEPTHS 32u      /* deeper chains count as this deep */
-#define WAITERS_SEEN 16 /* items looked at for a deadline, and for a sponsor   \
-                         */
-#define PAYERS_MAX 16u  /* beyond, a part is less than 6 %, and free (T8) */
+#define DEPTHS 32u /* deeper chains count as this deep */
+#define WAITERS_SEEN                                                           \
+    16                 /* items looked at for a deadline, and for a sponsor    \
+                        */
+#define PAYERS_MAX 16u /* beyond, a part is less than 6 %, and free (T8) */
 #define AVOID_LOOKS                                                            \
     1024u /* retried works looked at for one that this worker                  \
              has not failed; more are left for later */
@@ -188,6 +189,7 @@ struct fm_pool {
     size_t order_count, order_capacity;
     uint32_t stamp;                  /* of the last lease */
     uint32_t sweep_hand, sweep_left; /* works to look at: see groups.c */
+    uint64_t flips;                  /* as of the last look */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
