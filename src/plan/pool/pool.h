@@ -339,6 +339,8 @@ bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out);
  *  class and blocked alone.  All zero for an unknown id. */
 bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t batch,
                        fm_pool_batch_t *out);
+/** Batch keys ever seen: all ids are below. */
+uint32_t fm_pool_batch_ids(const fm_pool_t *pool);
 /** The id of @p key; UINT32_MAX when it was never seen. */
 uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key);
 /** The item that would be leased next, so that the caller can look up its
