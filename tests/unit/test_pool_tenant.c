@@ -298,6 +298,13 @@ static void test_shared_device(void)
                          FM_POOL_OK, 1) == FM_OK);
     }
     CU_ASSERT(info("ann").devices_now < 1e-9 && info("bob").devices_now < 1e-9);
+    (void)flow("ann", 21, 3);
+    (void)flow("bob", 31, 1);
+    CU_ASSERT(lease_of((fm_pool_lease_t){.max_items = 4, .devices = 8}) ==
+              FM_OK); /* a gang */
+    CU_ASSERT(fabs(info("ann").devices_now - 6) < 1e-9);
+    CU_ASSERT(lease_end(FM_POOL_END_DRAINED) == FM_OK);
+    CU_ASSERT(info("ann").devices_now < 1e-9);
 }
 
 /* Nobody waits for another's quota. */

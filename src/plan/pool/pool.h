@@ -112,9 +112,11 @@ typedef struct fm_pool_lease {
     int64_t now_ns;
     int64_t expires_ns; /**< 0: never by time */
     uint32_t resource;  /**< device class, as of fm_tenants_capacity() */
-    double seconds, dollars, joules; /**< estimate for max_items (or all that
-                             are ready): charged at once, corrected by results.
-                             No seconds: units of work count as seconds */
+    uint32_t devices;   /**< of it, at once; 0: 1 */
+    double seconds;     /**< estimate for max_items (or all that are ready), of
+                             all its devices together: charged at once, corrected
+                             by results.  0: units of work count as seconds */
+    double dollars, joules; /**< likewise */
 } fm_pool_lease_t;
 
 typedef struct fm_pool_result {
@@ -125,7 +127,8 @@ typedef struct fm_pool_result {
     fm_digest_t output; /**< when ok */
     bool replayed; /**< from the journal: count it although its lease is gone */
     int64_t now_ns;
-    double seconds, dollars, joules; /**< of this item; 0: as estimated */
+    double seconds, dollars, joules; /**< this item's part of the batch, of all
+                                          devices together; 0: as estimated */
 } fm_pool_result_t;
 
 /** One change, tagged by kind. */
