@@ -178,7 +178,7 @@ static void expand(fix_t *fix, uint32_t workflow, uint32_t node)
     for (uint32_t i = 0; i < spec->items; i++) {
         keys[i] = number("item", spec->batch, spec->row + i);
         if (fm_place_policy_isolates(fix->policy)) {
-            keys[i] = fm_place_isolate(&keys[i], workflow, FM_PLACE_NONE);
+            keys[i] = fm_place_isolate(&keys[i], workflow, node);
         }
     }
     CU_ASSERT_FATAL(

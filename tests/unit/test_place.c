@@ -661,8 +661,11 @@ static void soak_event(fm_rng_t *rng)
         }
         break;
     case 4:
-        if (fix.flow_count > 0 && fm_rng_below(rng, 4) == 0) {
-            fix_cancel(&fix, (uint32_t)fm_rng_below(rng, fix.flow_count));
+        if (fix.flow_count > 0) {
+            id = (uint32_t)fm_rng_below(rng, fix.flow_count);
+            if (fix_state(&fix, id) == FM_POOL_RUNNING && id % 4 == 0) {
+                fix_cancel(&fix, id);
+            }
         }
         break;
     case 5:
