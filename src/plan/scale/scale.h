@@ -66,14 +66,15 @@ typedef struct fm_scale_class {
 /** Work of one batch key, ready now or queued behind nodes that are not done.
  *  Ready and queued work of one key are two rows. */
 typedef struct fm_scale_demand {
-    uint32_t task_class;      /**< of plan/cost */
-    uint32_t task_type;       /**< bit of the classes' masks, < 64 */
-    uint32_t device;          /**< kind it needs; 0: any */
-    uint64_t memory_bytes;    /**< of the device, for a batch of one */
-    uint32_t items;           /**< ≥ 1 */
-    uint32_t size_max;        /**< items of one batch; 0: 1 */
-    double item_work;         /**< mean units an item, > 0 */
-    const fm_digest_t *model; /**< what must be loaded; NULL: nothing */
+    uint32_t task_class;        /**< of plan/cost */
+    uint32_t task_type;         /**< bit of the classes' masks, < 64 */
+    uint32_t device;            /**< kind it needs; 0: any */
+    uint64_t memory_bytes;      /**< of the device, for a batch of one */
+    uint64_t item_memory_bytes; /**< for each item more */
+    uint32_t items;             /**< ≥ 1 */
+    uint32_t size_max;          /**< items of one batch; 0: 1 */
+    double item_work;           /**< mean units an item, > 0 */
+    const fm_digest_t *model;   /**< what must be loaded; NULL: nothing */
     double model_bytes;
     double waiters;      /**< nodes that wait for these items; 0: 1 */
     double ready_in_s;   /**< expected; 0: ready now */
@@ -90,11 +91,11 @@ typedef struct fm_scale_worker {
     int64_t idle_since_ns; /**< of an idle one: end of its last batch, or when
                                 it came up */
     int64_t up_since_ns;
-    int64_t ends_ns;       /**< walltime; 0: none */
-    double at_risk_s;      /**< work of a busy one since its last checkpoint */
-    uint32_t task_type;    /**< of a busy one: bit of what it runs */
-    uint64_t memory_bytes; /**< … and its need */
-    const fm_digest_t *resident; /**< models loaded */
+    int64_t ends_ns;  /**< walltime; 0: none */
+    double at_risk_s; /**< work of a busy one since its last checkpoint */
+    uint32_t task_class, task_type; /**< of a busy one: what it runs */
+    uint64_t memory_bytes;          /**< … and its need */
+    const fm_digest_t *resident;    /**< models loaded */
     size_t resident_count;
 } fm_scale_worker_t;
 
