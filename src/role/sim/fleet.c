@@ -381,8 +381,13 @@ fm_status_t fm_sim_fleet_event(struct sim *sim, const struct event *event,
     case EVENT_WALL:
         sim->metrics.result.walltimes++;
         return worker_gone(sim, event->id, FM_POOL_END_DRAINED, true, 0, err);
-    default:
-        return fm_error_set(err, FM_ERR_INTERNAL, "event %u is no worker's",
-                            (unsigned)event->kind);
+    case EVENT_ARRIVE:
+    case EVENT_PART:
+    case EVENT_LOSS:
+    case EVENT_SCALE:
+    case EVENT_WAKE:
+        break;
     }
+    return fm_error_set(err, FM_ERR_INTERNAL, "event %u is no worker's",
+                        (unsigned)event->kind);
 }

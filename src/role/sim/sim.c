@@ -70,9 +70,16 @@ static fm_status_t handle(struct sim *sim, const struct event *event,
         }
         sim->changed = true;
         return FM_OK;
-    default:
-        return fm_sim_fleet_event(sim, event, err);
+    case EVENT_READY:
+    case EVENT_START:
+    case EVENT_WARN:
+    case EVENT_PREEMPT:
+    case EVENT_FLAP:
+    case EVENT_WALL:
+    case EVENT_LOSS:
+        break;
     }
+    return fm_sim_fleet_event(sim, event, err);
 }
 
 /* All events of the next moment. */
