@@ -36,6 +36,7 @@ typedef struct fm_cost_task {
 typedef struct fm_cost_device {
     double flops_per_s, bytes_per_s; /**< achievable, not peak */
     double overhead_s;               /**< a call */
+    double load_bytes_per_s; /**< models from storage; unknown: 1 GB/s */
 } fm_cost_device_t;
 
 typedef struct fm_cost_estimate {
@@ -70,6 +71,21 @@ void fm_cost_estimate(const fm_cost_t *cost, uint32_t task, uint32_t device,
 FM_MUST_USE fm_status_t fm_cost_learn(fm_cost_t *cost, uint32_t task,
                                       uint32_t device, double work,
                                       double seconds, fm_error_t *err);
+
+/** Seconds to load @p bytes of models on a device class: learned apart from
+ *  what runs on it, since a model is loaded once and run often. */
+void fm_cost_load(const fm_cost_t *cost, uint32_t device, double bytes,
+                  fm_cost_estimate_t *out);
+/** Learn from a load that took @p seconds; as fm_cost_learn(). */
+FM_MUST_USE fm_status_t fm_cost_learn_load(fm_cost_t *cost, uint32_t device,
+                                           double bytes, double seconds,
+                                           fm_error_t *err);
+
+size_t fm_cost_task_count(const fm_cost_t *cost);
+size_t fm_cost_device_count(const fm_cost_t *cost);
+/** Name of a class, borrowed; NULL when there is no such id. */
+const char *fm_cost_task_name(const fm_cost_t *cost, uint32_t task);
+const char *fm_cost_device_name(const fm_cost_t *cost, uint32_t device);
 
 /** Dollars of @p seconds at @p price_per_hour. */
 double fm_cost_dollars(double seconds, double price_per_hour);
