@@ -55,15 +55,15 @@ static fm_status_t submit_check(const fm_pool_t *pool,
                             "workflow number %u: the next is %zu",
                             submit->workflow, pool->workflow_count);
     }
-    if (tenant_len == 0 || tenant_len > FM_POOL_TENANT_BYTES_MAX) {
+    if (tenant_len == 0 || tenant_len > FM_TENANT_NAME_BYTES_MAX) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "a tenant name has 1 to %u bytes, not %zu",
-                            FM_POOL_TENANT_BYTES_MAX, tenant_len);
+                            FM_TENANT_NAME_BYTES_MAX, tenant_len);
     }
     if (!fm_strmap_get(pool->tenant_ids, submit->tenant) &&
-        pool->tenant_count >= FM_POOL_TENANTS_MAX) {
+        pool->tenant_count >= FM_TENANT_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT, "more than %u tenants",
-                            FM_POOL_TENANTS_MAX);
+                            FM_TENANT_MAX);
     }
     if (submit->node_count == 0 || submit->node_count > FM_POOL_NODES_MAX ||
         pool->node_used > NONE - FM_POOL_NODES_MAX - 1) {

@@ -29,7 +29,12 @@ fm_pool_t *fm_pool_create(const fm_pool_options_t *opts)
     } else if (pool->options.max_infra > UINT16_MAX) {
         pool->options.max_infra = UINT16_MAX;
     }
+    if (!pool->options.tenants &&
+        !(pool->options.tenants = pool->own_tenants = fm_tenants_create())) {
+        return fm_pool_destroy(pool);
+    }
     pool->work_free = NONE;
+    pool->dirty = (struct queue){NONE, NONE};
     pool->node_notices = (struct queue){NONE, NONE};
     pool->workflow_notices = (struct queue){NONE, NONE};
     pool->lease_notices = (struct queue){NONE, NONE};
@@ -76,8 +81,14 @@ void *fm_pool_destroy(fm_pool_t *pool)
     fm_strmap_destroy(pool->tenant_ids);
     fm_map_destroy(pool->batch_ids);
     fm_map_destroy(pool->lease_ids);
+    fm_tenants_destroy(pool->own_tenants);
     free(pool);
     return NULL;
+}
+
+fm_tenants_t *fm_pool_tenants(const fm_pool_t *pool)
+{
+    return pool->options.tenants;
 }
 
 fm_status_t fm_pool_chunks_reserve(struct chunks *chunks, size_t elements,

@@ -261,15 +261,35 @@ static double tenant_share(const fm_pool_t *pool, uint32_t tenant)
     return share > SHARE_MIN ? share : SHARE_MIN;
 }
 
+uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)
+{
+    return fm_pool_batch_find(pool, key);
+}
+
 void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
                       fm_pool_batch_t *out)
 {
-    const struct batch *batch = &pool->batches[pool->active[position]];
+    (void)fm_pool_batch_get(pool, pool->active[position], out);
+}
+
+bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
+{
+    *out = (fm_pool_batch_t){0};
+    if (id >= pool->batch_count) {
+        return false;
+    }
+    const struct batch *batch = &pool->batches[id];
     bool fresh = false;
     bool begun = false;
 
     *out = (fm_pool_batch_t){
+        .key = batch->key, .id = id, .task_class = batch->task_class};
+    if (batch->ready == 0) {
+        return false;
+    }
+    *out = (fm_pool_batch_t){
         .key = batch->key,
+        .id = id,
         .task_class = batch->task_class,
         .ready = batch->ready,
         .work = batch->amount,
@@ -297,11 +317,16 @@ void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
     for (size_t i = 0; i < batch->group_count && !fresh; i++) {
         avoid_intersect(pool, &batch->groups[i], &begun, out);
     }
+    return true;
 }
 
 fm_pool_ref_t fm_pool_batch_sample(const fm_pool_t *pool, size_t position)
 {
-    uint32_t batch = pool->active[position];
+    return fm_pool_batch_next(pool, pool->active[position]);
+}
+
+fm_pool_ref_t fm_pool_batch_next(const fm_pool_t *pool, uint32_t batch)
+{
     const struct work *work =
         work_at(pool, fm_pool_ready_next(pool, batch, NONE, true));
     uint32_t node = NONE;

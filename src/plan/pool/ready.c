@@ -186,6 +186,36 @@ fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
     return FM_OK;
 }
 
+static void batch_mark(fm_pool_t *pool, uint32_t id)
+{
+    struct batch *batch = &pool->batches[id];
+
+    if (batch->dirty) {
+        return;
+    }
+    batch->dirty = true;
+    batch->dirty_next = NONE;
+    if (pool->dirty.head == NONE) {
+        pool->dirty.head = id;
+    } else {
+        pool->batches[pool->dirty.tail].dirty_next = id;
+    }
+    pool->dirty.tail = id;
+}
+
+bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out)
+{
+    uint32_t id = pool->dirty.head;
+
+    if (id == NONE) {
+        return false;
+    }
+    pool->dirty.head = pool->batches[id].dirty_next;
+    pool->batches[id].dirty = false;
+    *batch_out = id;
+    return true;
+}
+
 /* --- queues -------------------------------------------------------------- */
 
 static void group_link(fm_pool_t *pool, struct group *group, uint32_t id,
@@ -254,6 +284,7 @@ void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
         pool->active[pool->active_count++] = work->batch;
     }
     due_push(pool, work->batch, id);
+    batch_mark(pool, work->batch);
 }
 
 void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
@@ -280,6 +311,7 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
         batch->active = NONE;
     }
     dues_clean(pool, work->batch);
+    batch_mark(pool, work->batch);
 }
 
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)
@@ -293,6 +325,7 @@ void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)
     if (work->state == WORK_READY) {
         due_push(pool, work->batch, id);
         dues_clean(pool, work->batch);
+        batch_mark(pool, work->batch);
     }
 }
 

@@ -117,6 +117,8 @@ struct batch {
     struct due *dues; /* binary heap, entries may be stale; the top is not */
     size_t due_count, due_capacity;
     uint32_t depths[DEPTHS]; /* ready works by depth */
+    uint32_t dirty_next;
+    bool dirty; /* changed since it was taken */
 };
 
 struct lease {
@@ -142,6 +144,7 @@ struct queue {
 
 struct fm_pool {
     fm_pool_options_t options;
+    fm_tenants_t *own_tenants; /* NULL: they are the caller's */
     struct chunks work_chunks;
     uint32_t work_used, work_free, work_free_count;
     uint32_t *table; /* key → work, open addressing, load ≤ 0.7 */
@@ -164,6 +167,7 @@ struct fm_pool {
     size_t lease_count, lease_capacity;
     fm_map_t *lease_ids;
     struct queue node_notices, workflow_notices, lease_notices;
+    struct queue dirty; /* batches */
     fm_pool_totals_t totals;
     size_t item_bytes, edge_bytes;
 };

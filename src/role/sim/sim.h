@@ -19,6 +19,7 @@
 
 #include "plan/cost/cost.h"
 #include "plan/place/place.h"
+#include "plan/tenant/tenant.h"
 
 #define FM_SIM_NONE UINT32_MAX
 #define FM_SIM_MODELS_MAX 4096u
@@ -196,9 +197,7 @@ typedef struct fm_sim_input {
     bool know;     /**< decisions know the hidden factors; else they are learned
                         from results */
     double checkpoint_s; /**< training saves this often; 0: 300 */
-    double call_s;       /**< overhead of a batch in the executor; 0: 0.05 */
-    double train_mfu;    /**< achieved in training, of spec.flops_per_s; 0: 0.5
-                              (prefill too) */
+    double call_s; /**< overhead of a batch in the executor; 0: 0.05 */
     uint32_t settle_parts; /**< an executor reports finished items in at most
                                 this many steps of a batch; 0: 4 */
     double horizon_s;      /**< give up at this virtual time; 0: 90 days */
