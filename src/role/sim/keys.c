@@ -136,13 +136,12 @@ void fm_sim_node_identify(const struct sim *sim, struct flow *flow,
     }
     node->base = base;
     node->identity = fm_sim_mix(
-        &base, fm_hash64((const uint64_t[3]){stage->dataset, stage->first_row,
-                                             stage->items},
-                         3 * sizeof(uint64_t)));
+        &base, fm_hash64((const uint64_t[4]){stage->dataset, stage->first_row,
+                                             stage->items, stage->common_items},
+                         4 * sizeof(uint64_t)));
     if (stage->form == FM_SIM_ROW_OF) {
-        node->identity =
-            fm_sim_mix2(&node->identity, &flow->nodes[stage->source].identity,
-                        SALT_ROWS);
+        node->identity = fm_sim_mix2(
+            &node->identity, &flow->nodes[stage->source].identity, SALT_ROWS);
     }
 }
 
@@ -157,5 +156,6 @@ fm_digest_t fm_sim_item_key(const struct flow *flow, uint32_t node,
         return fm_sim_mix2(base, &from, SALT_ITEM);
     }
     return fm_sim_digest(word(base, 0), word(base, 1), stage->dataset,
-                         stage->first_row + row);
+                         row < stage->common_items ? row
+                                                   : stage->first_row + row);
 }

@@ -133,6 +133,8 @@ typedef struct fm_sim_stage {
     const uint32_t *deps;
     size_t dep_count;
     uint64_t dataset, first_row; /**< equal (dataset, row): equal input */
+    uint32_t common_items; /**< the first items are rows 0 … of the dataset,
+                                which every user asks for, not first_row + i */
     uint64_t parameters; /**< hash of everything else that decides results */
 } fm_sim_stage_t;
 
