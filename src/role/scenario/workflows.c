@@ -256,6 +256,22 @@ static fm_status_t read_origin(const draft_t *d, stage_plan_t *plan)
 
 /* --- stages and workflows ------------------------------------------------- */
 
+/* What decides a result beside model and input.  A stage over rows of its own
+ * is told from others by its dataset, one that reads a stage by its name: two
+ * such stages ask different things of the same text. */
+static uint64_t parameters_of(const stage_plan_t *plan)
+{
+    const fm_sim_stage_t *stage = &plan->stage;
+    const double amounts[] = {stage->tokens_in, stage->tokens_out,
+                              stage->samples,   stage->epochs,
+                              stage->sequence,  stage->seconds,
+                              stage->spread};
+    uint64_t hash = fm_hash64(amounts, sizeof(amounts));
+
+    return plan->own_rows ? hash
+                          : hash ^ fm_hash64(stage->name, strlen(stage->name));
+}
+
 static fm_status_t read_stage(draft_t *d)
 {
     const char *device = fm_yaml_str(fm_yaml_get(d->map, "device"));
@@ -294,12 +310,7 @@ static fm_status_t read_stage(draft_t *d)
         (rc = read_amounts(d, plan)) < 0 || (rc = read_origin(d, plan)) < 0) {
         return rc;
     }
-    /* Limits of tokens and the like decide results; names do not. */
-    double decides[] = {plan->stage.tokens_in, plan->stage.tokens_out,
-                        plan->stage.samples,   plan->stage.epochs,
-                        plan->stage.sequence,  plan->stage.seconds,
-                        plan->stage.spread};
-    plan->stage.parameters = fm_hash64(decides, sizeof(decides));
+    plan->stage.parameters = parameters_of(plan);
     d->template->stage_count++;
     return FM_OK;
 }
