@@ -30,7 +30,7 @@
  *     while (fm_place_next(place, now, &choice)) {
  *         apply FM_POOL_LEASE {choice.worker, .batch_key, .max_items = .size,
  *                              .max_nodes, .ignore_avoid = .avoid_waived}
- *         fm_place_worker_busy(place, choice.worker, now + seconds);
+ *         fm_place_worker_busy(place, each of choice.workers, now + seconds);
  *     }
  *
  * The same choice comes again until the pool or a worker has changed, so a
@@ -46,8 +46,9 @@
 #include "plan/sched/sched.h"
 
 #define FM_PLACE_NONE UINT32_MAX
-#define FM_PLACE_MODELS_MAX 64u     /**< of a task: a base and its adapters */
-#define FM_PLACE_RESIDENT_MAX 4096u /**< of a worker */
+#define FM_PLACE_MODELS_MAX                                                    \
+    FM_SCHED_MODELS_MAX /**< of a task: a base and its adapters */
+#define FM_PLACE_RESIDENT_MAX FM_SCHED_RESIDENT_MAX /**< of a worker */
 #define FM_PLACE_WORKFLOWS_MAX (1u << 30)
 
 typedef enum fm_place_policy {
@@ -76,13 +77,6 @@ bool fm_place_policy_merges(fm_place_policy_t policy);
  */
 fm_digest_t fm_place_isolate(const fm_digest_t *key, uint32_t workflow,
                              uint32_t node);
-
-/** Options of plan/sched; zeros mean its defaults. */
-typedef struct fm_sched_options {
-    double lambda[FM_SCHED_KINDS], energy_per_kwh, age_scale_s, grain_s;
-    double patience;
-    bool no_batching, no_locality, no_consolidation, no_fair_share;
-} fm_sched_options_t;
 
 typedef struct fm_place_options {
     fm_place_policy_t policy;
@@ -167,8 +161,10 @@ void fm_place_cost_changed(fm_place_t *place);
 /** The next lease. */
 typedef struct fm_place_choice {
     fm_digest_t batch_key;
-    uint32_t worker;    /**< id; of a gang the first */
-    uint32_t size;      /**< items at most */
+    uint32_t worker; /**< id; of a gang the first */
+    uint32_t gang;   /**< workers that run it together, ≥ 1 */
+    uint32_t workers[FM_SCHED_GANG_MAX]; /**< gang of them; make all busy */
+    uint32_t size;                       /**< items at most */
     uint32_t max_nodes; /**< distinct nodes at most; 0: any number */
     uint32_t resource;  /**< device class of the worker, to charge */
     bool avoid_waived;  /**< no other worker fits: lease what failed here too */
@@ -188,5 +184,27 @@ typedef struct fm_place_choice {
  */
 bool fm_place_next(fm_place_t *place, int64_t now_ns,
                    fm_place_choice_t *choice_out);
+
+/** Where a batch key stands. */
+typedef struct fm_place_verdict {
+    fm_sched_verdict_t verdict; /**< FM_SCHED_PLACE: the next decision for it
+                                     places it */
+    const char *text;           /**< a sentence, the policy's own words */
+} fm_place_verdict_t;
+
+/**
+ * Every placement that is looked at for a batch key, best first, and why it
+ * waits.  Changes nothing; costs O(workers) for a baseline.
+ *
+ * @param list  [out] room for @p cap; may be NULL where it is 0.
+ * @return how many there are, maybe more than @p cap.
+ */
+size_t fm_place_explain(fm_place_t *place, const fm_digest_t *batch_key,
+                        int64_t now_ns, fm_sched_candidate_t *list, size_t cap,
+                        fm_place_verdict_t *why);
+
+/** For static_worker: the workflow that @p worker is reserved for, or
+ *  FM_PLACE_NONE. */
+uint32_t fm_place_reserved_for(const fm_place_t *place, uint32_t worker);
 
 #endif
