@@ -15,7 +15,9 @@
 
 #include "base/rng.h"
 
-#define FM_ARRIVALS_MAX 1000000u /* of a run: what the simulator is made for */
+#define FM_ARRIVALS_MAX                                                        \
+    1000000u /* of a run: what the simulator is made for                       \
+              */
 
 typedef enum fm_arrival_process {
     FM_ARRIVAL_BATCHED, /* all at once, kinds dealt from shuffled decks */
@@ -29,13 +31,13 @@ typedef enum fm_arrival_process {
 
 typedef struct fm_arrivals {
     fm_arrival_process_t process;
-    size_t count;            /* batched, random, fixed, poisson */
-    double per_second;       /* fixed, poisson: > 0 */
-    double from_per_second;  /* ramp, up_ramp: > 0 */
-    double to_per_second;    /* > 0 */
-    double seconds;          /* of a ramp, of one cycle */
-    unsigned cycles;         /* up_ramp */
-    bool geometric;          /* the rate changes by equal factors */
+    size_t count;           /* batched, random, fixed, poisson */
+    double per_second;      /* fixed, poisson: > 0 */
+    double from_per_second; /* ramp, up_ramp: > 0 */
+    double to_per_second;   /* > 0 */
+    double seconds;         /* of a ramp, of one cycle */
+    unsigned cycles;        /* up_ramp */
+    bool geometric;         /* the rate changes by equal factors */
 } fm_arrivals_t;
 
 /** Arrivals of @p arrivals, at most FM_ARRIVALS_MAX; 0 for a trace. */

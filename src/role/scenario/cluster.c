@@ -14,9 +14,12 @@
 #define ADAPTER_BYTES 5e7    /* LoRA of rank 16 on a 1B model, 16 bits */
 
 static const char *const task_names[TASKS] = {
-    [TASK_INFERENCE] = "inference", [TASK_FORWARD] = "forward",
-    [TASK_SFT] = "sft",             [TASK_LORA_SFT] = "lora_sft",
-    [TASK_DPO] = "dpo",             [TASK_PPO] = "ppo",
+    [TASK_INFERENCE] = "inference",
+    [TASK_FORWARD] = "forward",
+    [TASK_SFT] = "sft",
+    [TASK_LORA_SFT] = "lora_sft",
+    [TASK_DPO] = "dpo",
+    [TASK_PPO] = "ppo",
     [TASK_SCRIPT] = "script",
 };
 
@@ -73,11 +76,10 @@ static fm_status_t read_model(const reader_t *r, const fm_yaml_value_t *map,
         .name = name,
         .parameters = parameters,
         .weight_bytes = (uint64_t)weights,
-        .load_bytes = (uint64_t)fmax(
-            1, (weights + start * LOAD_BYTES_PER_S) * load_scale),
-        .kv_bytes_per_token =
-            fm_scenario_real(map, "kv_bytes_per_token",
-                             fm_cost_llm_kv_bytes(parameters)),
+        .load_bytes = (uint64_t)fmax(1, (weights + start * LOAD_BYTES_PER_S) *
+                                            load_scale),
+        .kv_bytes_per_token = fm_scenario_real(
+            map, "kv_bytes_per_token", fm_cost_llm_kv_bytes(parameters)),
         .adapter_bytes = (uint64_t)fmax(1, adapter * load_scale),
     };
     return FM_OK;
@@ -91,8 +93,8 @@ fm_status_t fm_scenario_read_models(reader_t *r, const fm_yaml_value_t *root)
         fm_yaml_get(r->scenario->builtin, "models"),
         fm_yaml_get(root, "models"),
     };
-    double load_scale = fm_scenario_real(fm_yaml_get(root, "execution"),
-                                         "load_scale", 1);
+    double load_scale =
+        fm_scenario_real(fm_yaml_get(root, "execution"), "load_scale", 1);
     size_t counts[2] = {0};
     fm_status_t rc = FM_OK;
 
@@ -113,9 +115,8 @@ fm_status_t fm_scenario_read_models(reader_t *r, const fm_yaml_value_t *root)
         for (size_t i = 0; i < counts[l] && rc == FM_OK; i++) {
             fm_sim_model_t model = {0};
             rc = read_model(r, lists[l]->members[i].value, load_scale, &model);
-            size_t at = rc == FM_OK
-                            ? fm_scenario_model_find(r->run, model.name)
-                            : 0;
+            size_t at =
+                rc == FM_OK ? fm_scenario_model_find(r->run, model.name) : 0;
             if (rc == FM_OK) {
                 models[at] = model;
                 r->run->input.model_count +=
@@ -156,8 +157,7 @@ static fm_status_t from_catalogue(const reader_t *r, const fm_yaml_value_t *map,
     }
     *out = (fm_sim_class_t){
         .name = entry->name,
-        .device =
-            strcmp(entry->kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU,
+        .device = strcmp(entry->kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU,
         .spec = fm_cost_catalogue_spec(entry),
         .memory_bytes = entry->memory_bytes,
         .price_per_hour = entry->price_per_hour,
@@ -206,15 +206,15 @@ static void read_figures(const fm_yaml_value_t *map, double count_scale,
     out->price_per_hour =
         fm_scenario_real(map, "price_per_hour", out->price_per_hour);
     out->watts = fm_scenario_real(map, "watts", out->watts);
-    out->idle_watts = fm_scenario_real(
-        map, "idle_watts", fmin(out->idle_watts, out->watts));
+    out->idle_watts =
+        fm_scenario_real(map, "idle_watts", fmin(out->idle_watts, out->watts));
     out->load_bytes_per_s =
         fm_scenario_real(map, "load_bytes_per_s", LOAD_BYTES_PER_S);
     out->fetch_bytes_per_s =
         fm_scenario_real(map, "fetch_bytes_per_s", LOAD_BYTES_PER_S);
     out->hazard_per_hour = fm_scenario_real(map, "hazard_per_hour", 0);
-    out->count = (uint32_t)fmin(ceil((double)count * count_scale),
-                                FM_SIM_WORKERS_MAX);
+    out->count =
+        (uint32_t)fmin(ceil((double)count * count_scale), FM_SIM_WORKERS_MAX);
     out->min = (uint32_t)fm_scenario_int(map, "min", 0);
     out->max = fm_yaml_get(map, "max")
                    ? (uint32_t)fm_scenario_int(map, "max", 0)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "role/scenario/internal.h"
 
 #define SETS_MAX 64u
@@ -17,8 +18,7 @@ static fm_status_t put(fm_scenario_t *s, const fm_yaml_source_t *source,
                        const fm_yaml_value_t **root)
 {
     fm_error_t why = {0};
-    fm_status_t rc =
-        fm_yaml_put(&s->arena, *root, path, value, root, &why);
+    fm_status_t rc = fm_yaml_put(&s->arena, *root, path, value, root, &why);
 
     return rc == FM_OK || rc == FM_ERR_NO_MEMORY
                ? (rc == FM_OK ? rc : fm_no_memory(source->err))
@@ -83,12 +83,12 @@ static fm_status_t put_options(fm_scenario_t *s,
 
 static fm_status_t read_without(reader_t *r, const fm_yaml_value_t *list)
 {
-    static const char *const names[] = {"batching",   "dedup",
-                                        "locality",   "elasticity",
+    static const char *const names[] = {"batching",      "dedup",
+                                        "locality",      "elasticity",
                                         "consolidation", "fair_share"};
     fm_sim_ablation_t *a = &r->run->input.ablation;
-    bool *const flags[] = {&a->no_batching,   &a->no_dedup,
-                           &a->no_locality,   &a->no_elasticity,
+    bool *const flags[] = {&a->no_batching,      &a->no_dedup,
+                           &a->no_locality,      &a->no_elasticity,
                            &a->no_consolidation, &a->no_fair_share};
 
     for (size_t i = 0; list && i < list->count; i++) {
@@ -134,8 +134,8 @@ static fm_status_t read_execution(reader_t *r, const fm_yaml_value_t *map)
     input->noise = fm_scenario_real(map, "noise", 0.1);
     input->hidden = fm_scenario_real(map, "hidden", 0.2);
     input->know = costs && strcmp(costs, "known") == 0;
-    if ((rc = fm_scenario_seconds(r, map, "checkpoint",
-                                  &input->checkpoint_s)) < 0 ||
+    if ((rc = fm_scenario_seconds(r, map, "checkpoint", &input->checkpoint_s)) <
+            0 ||
         (rc = fm_scenario_seconds(r, map, "call", &input->call_s)) < 0) {
         return rc;
     }
@@ -205,9 +205,8 @@ static const char *name_of(fm_scenario_t *s, const fm_yaml_value_t *entry,
         return given;
     }
     for (size_t i = 0; name && without && i < without->count; i++) {
-        name = fm_yaml_printf(
-            &s->arena, "%s%s%s", name, i ? ", " : " without ",
-            fm_scenario_written(without->members[i].value));
+        name = fm_yaml_printf(&s->arena, "%s%s%s", name, i ? ", " : " without ",
+                              fm_scenario_written(without->members[i].value));
     }
     for (size_t i = 0; name && set && i < set->count; i++) {
         const char *text = fm_scenario_written(set->members[i].value);
@@ -259,8 +258,7 @@ static fm_status_t add_entry(fm_scenario_t *s, const fm_yaml_source_t *source,
     if (rc == FM_OK && !name) {
         return fm_no_memory(source->err);
     }
-    return rc < 0 ? rc
-                  : add_run(s, source, root, name, entry ? entry : root);
+    return rc < 0 ? rc : add_run(s, source, root, name, entry ? entry : root);
 }
 
 /* "a,b" of --policy as entries of compare. */
@@ -306,8 +304,8 @@ static fm_status_t read_runs(fm_scenario_t *s, const fm_yaml_source_t *source,
     const char *seed = NULL;
     size_t count = 0;
 
-    if (opts->seed && !(seed = fm_yaml_printf(&s->arena, "seed=%s",
-                                              opts->seed))) {
+    if (opts->seed &&
+        !(seed = fm_yaml_printf(&s->arena, "seed=%s", opts->seed))) {
         return fm_no_memory(source->err);
     }
     if (opts->policies && (rc = policies_list(s, opts->policies, root, &compare,
@@ -325,8 +323,8 @@ static fm_status_t read_runs(fm_scenario_t *s, const fm_yaml_source_t *source,
         rc = add_entry(s, source, root, compare->members[i].value, seed);
     }
     if (count == 0) {
-        const fm_yaml_value_t nothing = {.type = FM_JSON_OBJECT, .line = 1,
-                                         .column = 1};
+        const fm_yaml_value_t nothing = {
+            .type = FM_JSON_OBJECT, .line = 1, .column = 1};
         rc = add_entry(s, source, root, &nothing, seed);
     }
     return rc;
@@ -354,19 +352,32 @@ static fm_status_t check_head(const fm_yaml_value_t *root,
     return FM_OK;
 }
 
+static fm_status_t read_builtin(fm_scenario_t *s, fm_error_t *err)
+{
+    const fm_yaml_source_t source = {"built-in", err};
+    fm_buf_t text = {0};
+
+    for (size_t i = 0; fm_scenario_builtin[i]; i++) {
+        fm_buf_add_str(&text, fm_scenario_builtin[i]);
+    }
+    fm_status_t rc = text.failed
+                         ? fm_no_memory(err)
+                         : fm_yaml_parse(&s->arena, fm_buf_cstr(&text),
+                                         text.len, &source, &s->builtin);
+    fm_buf_fini(&text);
+    return rc;
+}
+
 static fm_status_t read_document(fm_scenario_t *s, const char *text, size_t len,
                                  const fm_scenario_options_t *opts,
                                  fm_error_t *err)
 {
     const fm_yaml_source_t source = {s->file, err};
-    const fm_yaml_source_t inside = {"built-in", err};
     reader_t r = {.scenario = s, .source = source};
     const fm_yaml_value_t *root = NULL;
     fm_status_t rc = FM_OK;
 
-    if ((rc = fm_yaml_parse(&s->arena, fm_scenario_builtin,
-                            strlen(fm_scenario_builtin), &inside,
-                            &s->builtin)) < 0 ||
+    if ((rc = read_builtin(s, err)) < 0 ||
         (rc = fm_yaml_parse(&s->arena, text, len, &source, &root)) < 0 ||
         (rc = fm_scenario_check(&r, &fm_scenario_root, root, "a scenario")) <
             0 ||

@@ -40,11 +40,13 @@ typedef struct stage_plan {
     bool own_rows; /* items or samples of a dataset, not of a stage */
 } stage_plan_t;
 
-typedef struct template {
+typedef struct template
+{
     const char *name;
     stage_plan_t *stages;
     size_t stage_count;
-} template_t;
+}
+template_t;
 
 typedef struct tenant {
     fm_sim_tenant_t sim;
@@ -55,7 +57,7 @@ typedef struct tenant {
 
 typedef struct workload {
     fm_arrivals_t arrivals;
-    uint32_t *mix;  /* templates */
+    uint32_t *mix; /* templates */
     uint32_t *weights;
     size_t mix_count;
     const char *mix_name;
@@ -151,7 +153,8 @@ FM_MUST_USE void *fm_scenario_alloc(const reader_t *r, size_t count,
 /* False when there is no such task. */
 bool fm_scenario_task_find(const char *name, task_t *task_out);
 
-/* --- cluster.c, workflows.c, workload.c, document.c ------------------------ */
+/* --- cluster.c, workflows.c, workload.c, document.c ------------------------
+ */
 
 FM_MUST_USE fm_status_t fm_scenario_read_cluster(reader_t *r,
                                                  const fm_yaml_value_t *root);
@@ -165,7 +168,8 @@ FM_MUST_USE fm_status_t fm_scenario_read_workload(reader_t *r,
 size_t fm_scenario_model_find(const run_t *run, const char *name);
 size_t fm_scenario_template_find(const run_t *run, const char *name);
 
-/* The built-in models and workflows, as text of this language. */
-extern const char fm_scenario_builtin[];
+/* The built-in models, workflows and mixes, as text of this language; NULL
+ * ends the parts. */
+extern const char *const fm_scenario_builtin[];
 
 #endif

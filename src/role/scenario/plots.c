@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -36,11 +37,10 @@ static fm_status_t save(const char *dir, const char *name, fm_buf_t *content,
                         fm_error_t *err)
 {
     char *path = fm_asprintf("%s/%s", dir, name);
-    fm_status_t rc = path && !content->failed
-                         ? fm_file_replace(path, content->data ? content->data
-                                                               : (uint8_t *)"",
-                                           content->len, err)
-                         : fm_no_memory(err);
+    fm_status_t rc =
+        path && !content->failed
+            ? fm_file_replace(path, fm_buf_cstr(content), content->len, err)
+            : fm_no_memory(err);
 
     free(path);
     fm_buf_fini(content);
@@ -77,10 +77,10 @@ static fm_status_t save_run(const fm_sim_result_t *r, size_t index,
     }
     for (size_t i = 0; i < r->timeline_count; i++) {
         const fm_sim_sample_t *s = &r->timeline[i];
-        fm_buf_printf(&timeline,
-                      "%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n", s->t_s,
-                      s->up, s->busy, s->up > 0 ? 100 * s->busy / s->up : 0,
-                      s->running, s->dollars, s->joules / 3.6e6);
+        fm_buf_printf(&timeline, "%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\t%.6g\n",
+                      s->t_s, s->up, s->busy,
+                      s->up > 0 ? 100 * s->busy / s->up : 0, s->running,
+                      s->dollars, s->joules / 3.6e6);
     }
     (void)snprintf(name, sizeof(name), "latency-%zu.dat", index + 1);
     fm_status_t rc = save(dir, name, &cdf, err);
@@ -127,10 +127,9 @@ static fm_status_t save_script(const fm_scenario_t *scenario, const char *dir,
                          "background '#ffffff'\nset datafile separator tab\n"
                          "set encoding utf8\nset title \"");
     add_name(&out, fm_scenario_name(scenario));
-    fm_buf_add_str(&out,
-                   "\"\nset grid ytics\nset style fill solid 0.6\n"
-                   "set boxwidth 0.7\nset yrange [0:*]\nset offsets "
-                   "0.5,0.5,0,0\nset xtics rotate by -30\n");
+    fm_buf_add_str(&out, "\"\nset grid ytics\nset style fill solid 0.6\n"
+                         "set boxwidth 0.7\nset yrange [0:*]\nset offsets "
+                         "0.5,0.5,0,0\nset xtics rotate by -30\n");
     add_bars(&out, "cost.svg", 2, "cost (dollars)");
     add_bars(&out, "energy.svg", 3, "energy (kWh)");
     fm_buf_add_str(&out,
@@ -165,7 +164,8 @@ static fm_status_t save_script(const fm_scenario_t *scenario, const char *dir,
 
 static fm_status_t run_gnuplot(const char *dir, fm_error_t *err)
 {
-    char *argv[] = {"gnuplot", "plots.gp", NULL};
+    char program[] = "gnuplot", script[] = "plots.gp";
+    char *argv[] = {program, script, NULL};
     posix_spawn_file_actions_t actions;
     pid_t child = 0;
     int status = 0;

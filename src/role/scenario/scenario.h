@@ -16,7 +16,9 @@
 
 #include "role/sim/sim.h"
 
-#define FM_SCENARIO_RUNS_MAX 1000u /* of one scenario: reports stay readable */
+#define FM_SCENARIO_RUNS_MAX                                                   \
+    1000u /* of one scenario: reports stay readable                            \
+           */
 #define FM_SCENARIO_TEXT_BYTES_MAX (4u << 20)
 
 typedef struct fm_scenario fm_scenario_t;

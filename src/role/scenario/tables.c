@@ -5,8 +5,7 @@
 #include "text/yaml/rows.h"
 
 #define SEED_MAX 9007199254740991.0 /* 2^53 − 1: exact in every JSON reader */
-#define POLICIES                                                               \
-    "flowmesh|static_worker|fixed_pipeline|round_robin|adaptive"
+#define POLICIES "flowmesh|static_worker|fixed_pipeline|round_robin|adaptive"
 
 /* --- the document --------------------------------------------------------- */
 
@@ -24,8 +23,10 @@ static const fm_yaml_key_t lambda_keys[] = {
 static TABLE(lambda, "scheduler.lambda", lambda_keys);
 
 static const fm_yaml_key_t scheduler_keys[] = {
-    {SECTION("lambda", lambda)}, {REAL("energy_per_kwh", 1e-9, 1e3)},
-    {ANY("age_scale")},          {ANY("grain")},
+    {SECTION("lambda", lambda)},
+    {REAL("energy_per_kwh", 1e-9, 1e3)},
+    {ANY("age_scale")},
+    {ANY("grain")},
     {REAL("patience", 1e-6, 1e6)},
 };
 static TABLE(scheduler, "scheduler", scheduler_keys);
@@ -46,9 +47,12 @@ static const fm_yaml_key_t flapping_keys[] = {
 static TABLE(flapping, "failures.flapping", flapping_keys);
 
 static const fm_yaml_key_t failures_keys[] = {
-    {ANY("preemption")},   {ANY("warning")},
-    {ANY("node_loss")},    {ANY("repair")},
-    {SECTION("flapping", flapping)}, {REAL("task_errors", 0, 0.5)},
+    {ANY("preemption")},
+    {ANY("warning")},
+    {ANY("node_loss")},
+    {ANY("repair")},
+    {SECTION("flapping", flapping)},
+    {REAL("task_errors", 0, 0.5)},
 };
 static TABLE(failures, "failures", failures_keys);
 
@@ -182,8 +186,7 @@ TABLE(fm_scenario_workflow, "a workflow", workflow_keys);
 
 static const fm_yaml_key_t stage_keys[] = {
     {TEXT("name")},
-    {TEXT("task"),
-     .choices = "inference|forward|sft|lora_sft|dpo|ppo|script"},
+    {TEXT("task"), .choices = "inference|forward|sft|lora_sft|dpo|ppo|script"},
     {TEXT("model")},
     {TEXT("model_of")},
     {TEXT("adapter_of")},

@@ -139,8 +139,8 @@ static fm_status_t intern(const reader_t *r, const char *name,
 static const char *const azure_columns[] = {"TIMESTAMP", "ContextTokens",
                                             "GeneratedTokens", NULL};
 static const char *const alibaba_columns[] = {
-    "gmt_create", "exec_time_seconds", "groupId",
-    "checkpoint_model_version_id", NULL};
+    "gmt_create", "exec_time_seconds", "groupId", "checkpoint_model_version_id",
+    NULL};
 
 static const char *const *columns_of(fm_trace_format_t format)
 {
@@ -181,8 +181,7 @@ static fm_status_t read_azure(reader_t *r, char **fields, fm_trace_row_t *row)
                : fail(r, "a time or a count of tokens is malformed");
 }
 
-static fm_status_t read_alibaba(reader_t *r, char **fields,
-                                fm_trace_row_t *row)
+static fm_status_t read_alibaba(reader_t *r, char **fields, fm_trace_row_t *row)
 {
     fm_trace_t *t = &r->trace;
     fm_status_t rc = FM_OK;
@@ -277,8 +276,8 @@ static fm_status_t read_lines(reader_t *r, const char *text, size_t len)
     for (size_t at = 0; at < len && rc == FM_OK;) {
         const char *end = memchr(text + at, '\n', len - at);
         size_t bytes = end ? (size_t)(end - text) - at : len - at;
-        size_t kept = bytes > 0 && text[at + bytes - 1] == '\r' ? bytes - 1
-                                                               : bytes;
+        size_t kept =
+            bytes > 0 && text[at + bytes - 1] == '\r' ? bytes - 1 : bytes;
         r->line++;
         if (kept > LINE_BYTES_MAX || memchr(text + at, '\0', kept)) {
             return fail(r, "a line of more than 1 MiB, or with a NUL");
@@ -321,8 +320,7 @@ static fm_status_t choose(reader_t *r)
         first++;
     }
     if (first == t->count) {
-        return fm_error_set(r->err, FM_ERR_CORRUPT,
-                            "%s: no rows%s", r->name,
+        return fm_error_set(r->err, FM_ERR_CORRUPT, "%s: no rows%s", r->name,
                             t->count ? " after trace.skip" : "");
     }
     t->count = t->count - first < o->limit ? t->count - first : o->limit;

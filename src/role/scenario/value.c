@@ -161,10 +161,10 @@ fm_status_t fm_scenario_unknown(const reader_t *r, const fm_yaml_value_t *at,
     char hint[192];
     const char *found = fm_scenario_written(at);
 
-    return fm_yaml_fail(&r->source, at->line, at->column, FM_ERR_INVALID,
-                        "no %s is called %.80s%s", what, found,
-                        fm_yaml_suggest(found, names, count, hint,
-                                        sizeof(hint)));
+    return fm_yaml_fail(
+        &r->source, at->line, at->column, FM_ERR_INVALID,
+        "no %s is called %.80s%s", what, found,
+        fm_yaml_suggest(found, names, count, hint, sizeof(hint)));
 }
 
 const char *fm_scenario_written(const fm_yaml_value_t *value)
@@ -174,8 +174,8 @@ const char *fm_scenario_written(const fm_yaml_value_t *value)
 
 void *fm_scenario_alloc(const reader_t *r, size_t count, size_t bytes)
 {
-    void *block = fm_yaml_alloc(&r->scenario->arena,
-                                (count ? count : 1) * bytes);
+    void *block =
+        fm_yaml_alloc(&r->scenario->arena, (count ? count : 1) * bytes);
 
     if (!block) {
         (void)fm_no_memory(r->source.err);

@@ -138,8 +138,8 @@ static fm_status_t read_amounts(const draft_t *d, stage_plan_t *plan)
     fm_sim_stage_t *stage = &plan->stage;
     bool inference = plan->task == TASK_INFERENCE;
     bool reads = inference || plan->task == TASK_FORWARD;
-    double items = scaled((double)fm_scenario_int(map, "items", 1),
-                          d->item_scale);
+    double items =
+        scaled((double)fm_scenario_int(map, "items", 1), d->item_scale);
     double memory = 0;
     fm_status_t rc = FM_OK;
 
@@ -152,13 +152,15 @@ static fm_status_t read_amounts(const draft_t *d, stage_plan_t *plan)
     stage->items = (uint32_t)items;
     if (reads) {
         stage->tokens_in =
-            d->token_scale * fm_scenario_real(map, "prompt_tokens", PROMPT_TOKENS);
+            d->token_scale *
+            fm_scenario_real(map, "prompt_tokens", PROMPT_TOKENS);
         stage->tokens_out =
             d->token_scale * fm_scenario_real(map, "output_tokens", 0);
         stage->spread = fm_scenario_real(map, "spread", 0);
     }
     if (inference && stage->tokens_out <= 0) {
-        return fail(d, "output_tokens", "inference wants output_tokens above 0");
+        return fail(d, "output_tokens",
+                    "inference wants output_tokens above 0");
     }
     if (trains(plan->task)) {
         stage->samples =
@@ -221,7 +223,8 @@ static fm_status_t read_origin(const draft_t *d, stage_plan_t *plan)
     const fm_yaml_value_t *dataset = fm_yaml_get(d->map, "dataset");
     const fm_yaml_value_t *after = fm_yaml_get(d->map, "after");
     fm_sim_stage_t *stage = &plan->stage;
-    size_t room = 4 + (after && after->type == FM_JSON_ARRAY ? after->count : 1);
+    size_t room =
+        4 + (after && after->type == FM_JSON_ARRAY ? after->count : 1);
     uint32_t *deps = fm_scenario_alloc(d->r, room, sizeof(*deps));
     fm_status_t rc = deps ? FM_OK : FM_ERR_NO_MEMORY;
 
@@ -262,10 +265,9 @@ static fm_status_t read_origin(const draft_t *d, stage_plan_t *plan)
 static uint64_t parameters_of(const stage_plan_t *plan)
 {
     const fm_sim_stage_t *stage = &plan->stage;
-    const double amounts[] = {stage->tokens_in, stage->tokens_out,
-                              stage->samples,   stage->epochs,
-                              stage->sequence,  stage->seconds,
-                              stage->spread};
+    const double amounts[] = {
+        stage->tokens_in, stage->tokens_out, stage->samples, stage->epochs,
+        stage->sequence,  stage->seconds,    stage->spread};
     uint64_t hash = fm_hash64(amounts, sizeof(amounts));
 
     return plan->own_rows ? hash
@@ -276,8 +278,8 @@ static fm_status_t read_stage(draft_t *d)
 {
     const char *device = fm_yaml_str(fm_yaml_get(d->map, "device"));
     stage_plan_t *plan = &d->template->stages[d->template->stage_count];
-    fm_status_t rc = fm_scenario_check(d->r, &fm_scenario_stage, d->map,
-                                       "a stage");
+    fm_status_t rc =
+        fm_scenario_check(d->r, &fm_scenario_stage, d->map, "a stage");
 
     if (rc < 0) {
         return rc;
@@ -301,10 +303,10 @@ static fm_status_t read_stage(draft_t *d)
         .kind = task_facts[plan->task].kind,
         .model_of = FM_SIM_NONE,
         .adapter_of = FM_SIM_NONE,
-        .device = !device                        ? FM_SCHED_ANY
-                  : strcmp(device, "cpu") == 0   ? FM_SCHED_CPU
-                  : strcmp(device, "gpu") == 0   ? FM_SCHED_GPU
-                                                 : FM_SCHED_ANY,
+        .device = !device                      ? FM_SCHED_ANY
+                  : strcmp(device, "cpu") == 0 ? FM_SCHED_CPU
+                  : strcmp(device, "gpu") == 0 ? FM_SCHED_GPU
+                                               : FM_SCHED_ANY,
     };
     if ((rc = read_model_of_stage(d, plan)) < 0 ||
         (rc = read_amounts(d, plan)) < 0 || (rc = read_origin(d, plan)) < 0) {
@@ -345,7 +347,8 @@ static fm_status_t read_workflow(draft_t *d, const fm_yaml_value_t *map)
     return rc;
 }
 
-/* The scenario's workflows after the built-in ones: a name may be taken over. */
+/* The scenario's workflows after the built-in ones: a name may be taken over.
+ */
 fm_status_t fm_scenario_read_workflows(reader_t *r, const fm_yaml_value_t *root)
 {
     const fm_yaml_value_t *lists[] = {
@@ -360,10 +363,10 @@ fm_status_t fm_scenario_read_workflows(reader_t *r, const fm_yaml_value_t *root)
         rc = fm_scenario_list(r, lists[l], "workflows", TEMPLATES_MAX,
                               &counts[l]);
     }
-    r->run->templates =
-        rc == FM_OK ? fm_scenario_alloc(r, counts[0] + counts[1],
-                                        sizeof(*r->run->templates))
-                    : NULL;
+    r->run->templates = rc == FM_OK
+                            ? fm_scenario_alloc(r, counts[0] + counts[1],
+                                                sizeof(*r->run->templates))
+                            : NULL;
     if (!r->run->templates) {
         return rc == FM_OK ? FM_ERR_NO_MEMORY : rc;
     }

@@ -6,9 +6,9 @@
 #include "plan/cost/catalogue.h"
 #include "role/scenario/internal.h"
 
-#define COUNT 30             /* workflows where the process does not say */
-#define PER_MINUTE 3.3       /* the mean of the published ramp */
-#define FROM_PER_MINUTE 6.0  /* the published ramp */
+#define COUNT 30            /* workflows where the process does not say */
+#define PER_MINUTE 3.3      /* the mean of the published ramp */
+#define FROM_PER_MINUTE 6.0 /* the published ramp */
 #define TO_PER_MINUTE 0.6
 #define RAMP_S 600.0
 #define UP_CYCLES 2
@@ -21,8 +21,7 @@ static fm_status_t fail_mix(const reader_t *r, const fm_yaml_value_t *at)
 {
     const char *names[TEMPLATES_MAX * 2 + 8];
     const run_t *run = r->run;
-    const fm_yaml_value_t *mixes =
-        fm_yaml_get(r->scenario->builtin, "mixes");
+    const fm_yaml_value_t *mixes = fm_yaml_get(r->scenario->builtin, "mixes");
     size_t count = 0;
 
     for (size_t i = 0; i < run->template_count; i++) {
@@ -62,12 +61,11 @@ static fm_status_t add_weighted(const reader_t *r, const fm_yaml_value_t *map)
                                       .text = member->key};
         if (weight->type != FM_JSON_INT || weight->integer < 1 ||
             weight->integer > (int64_t)MIX_WEIGHT_MAX) {
-            return fm_yaml_fail(&r->source, weight->line, weight->column,
-                                FM_ERR_INVALID,
-                                "the weight of %.80s is %.40s; allowed: whole "
-                                "numbers from 1 to %u",
-                                member->key, fm_scenario_written(weight),
-                                MIX_WEIGHT_MAX);
+            return fm_yaml_fail(
+                &r->source, weight->line, weight->column, FM_ERR_INVALID,
+                "the weight of %.80s is %.40s; allowed: whole "
+                "numbers from 1 to %u",
+                member->key, fm_scenario_written(weight), MIX_WEIGHT_MAX);
         }
         rc = add_kind(r, &name, member->key, (uint32_t)weight->integer);
     }
@@ -162,8 +160,7 @@ static fm_status_t read_arrivals(const reader_t *r, const fm_yaml_value_t *map)
 static fm_status_t read_tenant(const reader_t *r, const fm_yaml_value_t *map,
                                tenant_t *out)
 {
-    fm_status_t rc =
-        fm_scenario_check(r, &fm_scenario_tenant, map, "a tenant");
+    fm_status_t rc = fm_scenario_check(r, &fm_scenario_tenant, map, "a tenant");
 
     if (rc < 0) {
         return rc;
@@ -175,10 +172,10 @@ static fm_status_t read_tenant(const reader_t *r, const fm_yaml_value_t *map,
     *out = (tenant_t){
         .sim = {.name = name,
                 .config = {.weight = fm_scenario_real(map, "weight", 1),
-                           .devices_max = (uint32_t)fm_scenario_int(
-                               map, "devices_max", 0),
-                           .queued_max = (uint64_t)fm_scenario_int(
-                               map, "queued_max", 0),
+                           .devices_max =
+                               (uint32_t)fm_scenario_int(map, "devices_max", 0),
+                           .queued_max =
+                               (uint64_t)fm_scenario_int(map, "queued_max", 0),
                            .dollars_max =
                                fm_scenario_real(map, "dollars_max", 0)}},
         .share = (uint32_t)fm_scenario_int(map, "share", 1),
@@ -194,16 +191,15 @@ static fm_status_t read_tenants(const reader_t *r, const fm_yaml_value_t *map)
     const fm_yaml_value_t *users = fm_yaml_get(map, "users");
     run_t *run = r->run;
     size_t listed = 0;
-    fm_status_t rc =
-        fm_scenario_list(r, list, "tenants", TENANTS_MAX, &listed);
+    fm_status_t rc = fm_scenario_list(r, list, "tenants", TENANTS_MAX, &listed);
 
     if (rc == FM_OK && listed > 0 && users) {
         return fm_yaml_fail_at(&r->source, users,
                                "users together with tenants; allowed: one of "
                                "them");
     }
-    size_t count = listed ? listed : (size_t)fm_scenario_int(map, "users",
-                                                             USERS);
+    size_t count =
+        listed ? listed : (size_t)fm_scenario_int(map, "users", USERS);
     if (rc < 0 ||
         !(run->tenants = fm_scenario_alloc(r, count, sizeof(*run->tenants))) ||
         !(run->sim_tenants =
@@ -214,13 +210,12 @@ static fm_status_t read_tenants(const reader_t *r, const fm_yaml_value_t *map)
         if (listed) {
             rc = read_tenant(r, list->members[i].value, &run->tenants[i]);
         } else {
-            run->tenants[i] = (tenant_t){
-                .sim = {.name = fm_yaml_printf(&r->scenario->arena,
-                                               "user-%zu", i + 1),
-                        .config = {.weight = 1}},
-                .share = 1};
-            rc = run->tenants[i].sim.name ? FM_OK
-                                          : fm_no_memory(r->source.err);
+            run->tenants[i] =
+                (tenant_t){.sim = {.name = fm_yaml_printf(&r->scenario->arena,
+                                                          "user-%zu", i + 1),
+                                   .config = {.weight = 1}},
+                           .share = 1};
+            rc = run->tenants[i].sim.name ? FM_OK : fm_no_memory(r->source.err);
         }
         run->sim_tenants[i] = run->tenants[i].sim;
     }
@@ -252,8 +247,8 @@ static fm_status_t read_trace(const reader_t *r, const fm_yaml_value_t *map)
     }
     *t = (trace_plan_t){
         .path = path->text,
-        .options = {.limit = (size_t)fm_scenario_int(map, "limit",
-                                                     FM_ARRIVALS_MAX),
+        .options = {.limit =
+                        (size_t)fm_scenario_int(map, "limit", FM_ARRIVALS_MAX),
                     .speed = fm_scenario_real(map, "speed", 1)},
         .model = (uint32_t)fm_scenario_model_find(r->run,
                                                   model ? model->text : "1b"),
