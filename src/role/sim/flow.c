@@ -221,7 +221,9 @@ static fm_status_t submit(struct sim *sim, const struct flow *flow,
     return rc;
 }
 
-static fm_status_t enter(struct sim *sim, struct flow *flow, fm_error_t *err)
+/* @p refused_out: its tenant's queue is full. */
+static fm_status_t enter(struct sim *sim, struct flow *flow, bool *refused_out,
+                         fm_error_t *err)
 {
     uint32_t workflow = fm_pool_workflow_count(sim->pool);
     uint64_t memory = 0;
@@ -233,56 +235,65 @@ static fm_status_t enter(struct sim *sim, struct flow *flow, fm_error_t *err)
         (rc = fm_place_workflow_put(sim->place, workflow, memory, err)) < 0) {
         return rc;
     }
-    return submit(sim, flow, workflow, err);
+    rc = submit(sim, flow, workflow, err);
+    *refused_out = rc == FM_ERR_LIMIT;
+    if (rc < 0) {
+        return *refused_out ? FM_OK : rc;
+    }
+    sim->flows[sim->flow_count++] = flow;
+    sim->live++;
+    return FM_OK;
 }
 
-fm_status_t fm_sim_arrive(struct sim *sim, fm_error_t *err)
+/* The pending workflow as a flow, its tenant counted. */
+static fm_status_t pending_take(struct sim *sim, struct flow **out,
+                                fm_error_t *err)
 {
     const fm_sim_workflow_t *from = &sim->pending;
-    struct flow *flow = NULL;
+    const char *mix = from->category ? from->category : "workflow";
     uint32_t tenant, category;
-    fm_error_t refusal = {0};
     fm_status_t rc;
 
     if ((rc = fm_sim_check_workflow(sim, from, err)) < 0 ||
         (rc = fm_tenants_id(sim->tenants, from->tenant, &tenant, err)) < 0 ||
         (rc = fm_sim_tenant_grow(sim, tenant, err)) < 0 ||
-        (rc = fm_sim_category(sim,
-                              from->category ? from->category : "workflow",
-                              true, &category, err)) < 0 ||
-        (rc = flow_make(sim, from, &flow, err)) < 0) {
-        goto out;
+        (rc = fm_sim_category(sim, mix, true, &category, err)) < 0 ||
+        (rc = flow_make(sim, from, out, err)) < 0) {
+        return rc;
     }
-    flow->tenant = tenant;
-    flow->category = category;
-    sim->metrics.result.submitted++;
+    (*out)->tenant = tenant;
+    (*out)->category = category;
+    if (sim->metrics.result.submitted++ == 0) {
+        sim->first_arrival_ns = from->arrival_ns;
+    }
     sim->metrics.tenants[tenant].submitted++;
-    rc = enter(sim, flow, &refusal);
-    if (rc == FM_ERR_LIMIT) { /* its tenant's queue is full: told so */
+    return FM_OK;
+}
+
+fm_status_t fm_sim_arrive(struct sim *sim, fm_error_t *err)
+{
+    struct flow *flow = NULL;
+    bool refused = false;
+    fm_status_t rc;
+
+    if ((rc = pending_take(sim, &flow, err)) < 0) {
+        return rc;
+    }
+    if ((rc = enter(sim, flow, &refused, err)) < 0) {
+        fm_sim_flow_destroy(flow);
+        return rc;
+    }
+    if (refused) {
         sim->metrics.result.refused++;
-        rc = fm_sim_tenant_done(sim, tenant, 0, true, err);
-    } else if (rc < 0) {
-        if (err) {
-            *err = refusal;
-        }
-        goto out;
-    } else {
-        sim->flows[sim->flow_count++] = flow;
-        sim->live++;
-        for (uint32_t n = 0; sim->elastic && n < flow->count; n++) {
-            if ((rc = queued_add(sim, flow, n, err)) < 0) {
-                flow = NULL;
-                goto out;
-            }
-        }
-        flow = NULL;
+        rc = fm_sim_tenant_done(sim, flow->tenant, 0, true, err);
+        fm_sim_flow_destroy(flow);
     }
-    if (rc == FM_OK) {
-        rc = fm_sim_source_next(sim, err);
+    for (uint32_t n = 0; !refused && sim->elastic && rc == FM_OK &&
+                         n < flow->count;
+         n++) {
+        rc = queued_add(sim, flow, n, err);
     }
-out:
-    fm_sim_flow_destroy(flow);
-    return rc;
+    return rc < 0 ? rc : fm_sim_source_next(sim, err);
 }
 
 /* --- notices --------------------------------------------------------------- */

@@ -13,6 +13,8 @@
 #ifndef FM_ROLE_SIM_INTERNAL_H
 #define FM_ROLE_SIM_INTERNAL_H
 
+#include <string.h>
+
 #include "base/map.h"
 #include "base/rng.h"
 #include "plan/cost/llm.h"
@@ -24,6 +26,7 @@
 #define NS 1e9
 #define BATCH_MAX_DEFAULT 256u
 #define PARTS_MAX 64u
+#define FM_SIM_RESIDENT_MAX 256u /* objects on a worker; less than plan's */
 
 /* --- queue.c: events in order of time, then of scheduling ----------------- */
 
@@ -82,7 +85,7 @@ struct task {
     double input_bytes;
     uint32_t input_domain;
     uint32_t pool_id;      /* batch of the pool, or NONE so far */
-    bool active;           /* listed in sim->active */
+    bool listed;           /* in sim->listed */
     uint64_t queued_items; /* of nodes not expanded yet */
     uint32_t queued_nodes;
     double queued_ready_s; /* sum over those nodes of when they may be ready */
@@ -99,8 +102,9 @@ struct shape {
 struct node {
     fm_digest_t base, identity; /* keys.c */
     int64_t ready_ns, first_ns; /* first_ns < 0: not leased yet */
+    double likely_ready_s;      /* elastic only: guessed at arrival */
     uint32_t task;
-    uint32_t domain; /* where its results lie */
+    uint32_t domain; /* where its last result was made */
     bool expanded;
 };
 
@@ -125,6 +129,12 @@ struct resident {
     uint64_t used; /* lease that used it last */
 };
 
+/** Tokens of the item at a position of a lease. */
+struct length {
+    float tokens;
+    uint32_t position;
+};
+
 /** What a worker runs. */
 struct lease {
     uint64_t id; /* 0: none */
@@ -137,7 +147,7 @@ struct lease {
     double work;
     double progress;   /* training: part done before */
     double load_bytes; /* models and adapters */
-    double load_s;
+    double load_s, tokens;
     uint32_t part_count, part;
     uint32_t part_end[PARTS_MAX]; /* items done with each part */
     double part_s[PARTS_MAX];     /* its end, after execute_ns */
@@ -161,6 +171,7 @@ struct worker {
     fm_digest_t *objects; /* [resident_count] */
     struct resident *residents;
     uint32_t resident_count, resident_capacity;
+    uint64_t resident_bytes;
 };
 
 struct domain {
@@ -235,6 +246,7 @@ struct sim {
     fm_cost_t *cost;
     fm_place_t *place;
     fm_scale_t *scale;
+    int64_t plan_ns, decide_ns;
     uint64_t learned, told; /* results since the start; when place was told */
 
     fm_sim_workflow_t pending; /* the source's next; stages are its own */
@@ -242,14 +254,13 @@ struct sim {
     struct flow **flows; /* by workflow number; NULL once finished */
     size_t flow_count, flow_capacity;
     uint64_t live;
+    int64_t first_arrival_ns, last_end_ns;
 
     struct task *tasks;
     size_t task_count, task_capacity;
     fm_map_t *task_ids;
-    uint32_t *active; /* tasks that may have ready work (elastic only) */
-    size_t active_count, active_capacity;
-    uint32_t *queued; /* tasks that had queued nodes (elastic only) */
-    size_t queued_count, queued_capacity;
+    uint32_t *listed; /* tasks that may have ready or queued work: elastic */
+    size_t listed_count, listed_capacity;
     struct shape *shapes;
     size_t shape_count, shape_capacity;
     fm_strmap_t *shape_ids;
@@ -264,11 +275,11 @@ struct sim {
     struct usage *usage; /* by class */
     uint64_t lease_number;
     uint32_t leased; /* workers with a lease */
-    uint32_t coming; /* workers that start or are repaired */
+    uint32_t coming; /* workers that start or are being repaired */
 
     fm_digest_t *keys; /* scratch of an expansion */
     size_t key_capacity;
-    float *lengths; /* scratch of a lease */
+    struct length *lengths; /* scratch of a lease */
     size_t length_capacity;
 
     /* scratch of plan/scale */
@@ -285,6 +296,23 @@ struct sim {
 static inline double seconds_of(int64_t ns)
 {
     return (double)ns / NS;
+}
+
+/* A double in a map of integers. */
+static inline uint64_t fm_sim_bits(double value)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static inline double fm_sim_real(uint64_t bits)
+{
+    double value;
+
+    memcpy(&value, &bits, sizeof(value));
+    return value;
 }
 
 static inline uint64_t fm_sim_load_bytes(const fm_sim_model_t *model)
@@ -353,6 +381,9 @@ struct sums {
 };
 void fm_sim_sums_add(const fm_sim_stage_t *stage, double out,
                      struct sums *sums);
+/** What plan/cost thinks @p items take on the class that does them soonest,
+ *  without loads. */
+double fm_sim_likely_s(const struct sim *sim, uint32_t task, uint32_t items);
 /** Seconds to execute, without noise. */
 double fm_sim_truth(const struct sim *sim, const struct task *task,
                     uint32_t class_index, const struct sums *sums);

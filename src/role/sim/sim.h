@@ -261,6 +261,7 @@ typedef struct fm_sim_result {
                                                 but lost to failures */
     double utilisation;                    /**< busy / up */
     uint64_t submitted, done, failed;      /**< workflows */
+    uint64_t refused; /**< of those failed: at a queue quota, on arrival */
     uint64_t planned, ran, shared, items_failed; /**< operators */
     uint64_t executed;         /**< operators run to an end, repeats included */
     double tokens;             /**< made and trained on, by what was executed */

@@ -144,6 +144,21 @@ void fm_sim_sums_add(const fm_sim_stage_t *stage, double out, struct sums *sums)
     }
 }
 
+double fm_sim_likely_s(const struct sim *sim, uint32_t task, uint32_t items)
+{
+    const struct shape *shape = &sim->shapes[sim->tasks[task].shape];
+    double best = INFINITY;
+
+    for (uint32_t c = 0; c < sim->class_count; c++) {
+        fm_cost_estimate_t estimate;
+
+        fm_cost_estimate(sim->cost, shape->task_class, sim->device_classes[c],
+                         shape->item_work * items, &estimate);
+        best = fmin(best, estimate.seconds);
+    }
+    return best;
+}
+
 /* Decisions know the truth: results of sizes 1, 2, 4 … before any run. */
 static fm_status_t shape_teach(struct sim *sim, const struct task *task,
                                const fm_sim_stage_t *stage, fm_error_t *err)
