@@ -28,7 +28,8 @@ struct usage *fm_sim_usage(struct sim *sim, uint32_t class_index)
     return usage;
 }
 
-/* --- what is loaded ----------------------------------------------------------- */
+/* --- what is loaded
+ * ----------------------------------------------------------- */
 
 static void resident_remove(struct worker *at, uint32_t i)
 {
@@ -89,14 +90,12 @@ uint32_t fm_sim_evict(struct sim *sim, uint32_t worker, uint64_t need_bytes)
     uint32_t evicted = 0;
 
     for (uint32_t i = 0; i < at->resident_count; i++) {
-        in_use += at->residents[i].used == at->lease.id
-                      ? at->residents[i].bytes
-                      : 0;
+        in_use +=
+            at->residents[i].used == at->lease.id ? at->residents[i].bytes : 0;
     }
     need_bytes = need_bytes > in_use ? need_bytes : in_use;
     while (at->resident_count > 0 &&
-           ((memory > 0 &&
-             at->resident_bytes - in_use + need_bytes > memory) ||
+           ((memory > 0 && at->resident_bytes - in_use + need_bytes > memory) ||
             at->resident_count > FM_SIM_RESIDENT_MAX)) {
         uint32_t oldest = NONE;
 
@@ -116,7 +115,8 @@ uint32_t fm_sim_evict(struct sim *sim, uint32_t worker, uint64_t need_bytes)
     return evicted;
 }
 
-/* --- plan/place ----------------------------------------------------------------- */
+/* --- plan/place
+ * ----------------------------------------------------------------- */
 
 fm_status_t fm_sim_worker_tell(struct sim *sim, uint32_t worker,
                                fm_error_t *err)
@@ -140,10 +140,9 @@ fm_status_t fm_sim_worker_tell(struct sim *sim, uint32_t worker,
             .device = class->device,
             .task_types = class->task_types,
             .memory_bytes = class->memory_bytes,
-            .free_at_ns =
-                at->lease.id
-                    ? at->lease.begin_ns + fm_sim_ns(at->lease.expected_s)
-                    : INT64_MIN,
+            .free_at_ns = at->lease.id ? at->lease.begin_ns +
+                                             fm_sim_ns(at->lease.expected_s)
+                                       : INT64_MIN,
             .closed = at->draining || at->warned,
             .resident = at->objects,
             .resident_count = at->resident_count,
@@ -161,7 +160,8 @@ fm_status_t fm_sim_worker_tell(struct sim *sim, uint32_t worker,
     return rc;
 }
 
-/* --- life ------------------------------------------------------------------------ */
+/* --- life
+ * ------------------------------------------------------------------------ */
 
 fm_status_t fm_sim_worker_start(struct sim *sim, uint32_t worker,
                                 fm_error_t *err)
@@ -205,10 +205,10 @@ static fm_status_t doom(struct sim *sim, uint32_t worker, fm_error_t *err)
         }
     }
     if (rc == FM_OK && at->flaps) {
-        rc = fm_sim_at(sim,
-                       sim->now_ns +
-                           fm_sim_ns(exponential(&at->rng, failures->flap_up_s)),
-                       EVENT_FLAP, worker, at->life, err);
+        rc = fm_sim_at(
+            sim,
+            sim->now_ns + fm_sim_ns(exponential(&at->rng, failures->flap_up_s)),
+            EVENT_FLAP, worker, at->life, err);
     }
     if (rc == FM_OK && class->walltime_s > 0) {
         at->walltime_end_ns = sim->now_ns + fm_sim_ns(class->walltime_s);
@@ -314,8 +314,7 @@ fm_status_t fm_sim_domain_arm(struct sim *sim, uint32_t domain, fm_error_t *err)
     }
     return fm_sim_at(
         sim,
-        sim->now_ns +
-            fm_sim_ns(exponential(&sim->domains[domain].rng, mean_s)),
+        sim->now_ns + fm_sim_ns(exponential(&sim->domains[domain].rng, mean_s)),
         EVENT_LOSS, domain, 0, err);
 }
 
@@ -371,8 +370,8 @@ fm_status_t fm_sim_fleet_event(struct sim *sim, const struct event *event,
 
         sim->metrics.result.preemptions++;
         return worker_gone(sim, event->id,
-                           told ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT,
-                           told, failures->repair_s, err);
+                           told ? FM_POOL_END_DRAINED : FM_POOL_END_FAULT, told,
+                           failures->repair_s, err);
     }
     case EVENT_FLAP:
         sim->metrics.result.losses++;
@@ -382,8 +381,13 @@ fm_status_t fm_sim_fleet_event(struct sim *sim, const struct event *event,
     case EVENT_WALL:
         sim->metrics.result.walltimes++;
         return worker_gone(sim, event->id, FM_POOL_END_DRAINED, true, 0, err);
-    default:
-        return fm_error_set(err, FM_ERR_INTERNAL, "event %u is no worker's",
-                            (unsigned)event->kind);
+    case EVENT_ARRIVE:
+    case EVENT_PART:
+    case EVENT_LOSS:
+    case EVENT_SCALE:
+    case EVENT_WAKE:
+        break;
     }
+    return fm_error_set(err, FM_ERR_INTERNAL, "event %u is no worker's",
+                        (unsigned)event->kind);
 }

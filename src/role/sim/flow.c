@@ -123,7 +123,8 @@ out:
     return rc;
 }
 
-/* --- queued successors, for plan/scale ------------------------------------- */
+/* --- queued successors, for plan/scale -------------------------------------
+ */
 
 static fm_status_t queued_add(struct sim *sim, struct flow *flow,
                               uint32_t index, fm_error_t *err)
@@ -136,9 +137,9 @@ static fm_status_t queued_add(struct sim *sim, struct flow *flow,
 
     for (size_t d = 0; d < stage->dep_count; d++) {
         const struct node *dep = &flow->nodes[stage->deps[d]];
-        double end_s = dep->likely_ready_s +
-                       fm_sim_likely_s(sim, dep->task,
-                                       flow->stages[stage->deps[d]].items);
+        double end_s =
+            dep->likely_ready_s +
+            fm_sim_likely_s(sim, dep->task, flow->stages[stage->deps[d]].items);
 
         ready_s = end_s > ready_s ? end_s : ready_s;
     }
@@ -170,7 +171,8 @@ static void queued_remove(struct sim *sim, const struct flow *flow,
     }
 }
 
-/* --- arrival --------------------------------------------------------------- */
+/* --- arrival ---------------------------------------------------------------
+ */
 
 static fm_status_t nodes_make(struct sim *sim, struct flow *flow,
                               uint32_t workflow, uint64_t *memory_out,
@@ -205,18 +207,18 @@ static fm_status_t submit(struct sim *sim, const struct flow *flow,
                                          flow->stages[n].dep_count};
         items += flow->stages[n].items;
     }
-    rc = fm_sim_event(sim,
-                      &(fm_pool_event_t){
-                          .kind = FM_POOL_SUBMIT,
-                          .submit = {.workflow = workflow,
-                                     .tenant = from->tenant,
-                                     .priority = from->priority,
-                                     .items = items,
-                                     .deadline_ns = from->deadline_ns,
-                                     .now_ns = sim->now_ns,
-                                     .nodes = specs,
-                                     .node_count = flow->count}},
-                      err);
+    rc = fm_sim_event(
+        sim,
+        &(fm_pool_event_t){.kind = FM_POOL_SUBMIT,
+                           .submit = {.workflow = workflow,
+                                      .tenant = from->tenant,
+                                      .priority = from->priority,
+                                      .items = items,
+                                      .deadline_ns = from->deadline_ns,
+                                      .now_ns = sim->now_ns,
+                                      .nodes = specs,
+                                      .node_count = flow->count}},
+        err);
     free(specs);
     return rc;
 }
@@ -229,8 +231,8 @@ static fm_status_t enter(struct sim *sim, struct flow *flow, bool *refused_out,
     uint64_t memory = 0;
     fm_status_t rc;
 
-    if ((rc = fm_grow((void *)&sim->flows, &sim->flow_capacity,
-                      sim->flow_count, sizeof(struct flow *), err)) < 0 ||
+    if ((rc = fm_grow((void *)&sim->flows, &sim->flow_capacity, sim->flow_count,
+                      sizeof(struct flow *), err)) < 0 ||
         (rc = nodes_make(sim, flow, workflow, &memory, err)) < 0 ||
         (rc = fm_place_workflow_put(sim->place, workflow, memory, err)) < 0) {
         return rc;
@@ -288,15 +290,15 @@ fm_status_t fm_sim_arrive(struct sim *sim, fm_error_t *err)
         rc = fm_sim_tenant_done(sim, flow->tenant, 0, true, err);
         fm_sim_flow_destroy(flow);
     }
-    for (uint32_t n = 0; !refused && sim->elastic && rc == FM_OK &&
-                         n < flow->count;
-         n++) {
+    for (uint32_t n = 0;
+         !refused && sim->elastic && rc == FM_OK && n < flow->count; n++) {
         rc = queued_add(sim, flow, n, err);
     }
     return rc < 0 ? rc : fm_sim_source_next(sim, err);
 }
 
-/* --- notices --------------------------------------------------------------- */
+/* --- notices ---------------------------------------------------------------
+ */
 
 static fm_status_t expand(struct sim *sim, struct flow *flow, uint32_t workflow,
                           uint32_t index, fm_error_t *err)

@@ -96,7 +96,7 @@ struct shape {
     fm_cost_task_t spec;
     uint32_t task_class;
     double item_work; /* units, mean */
-    double *factor; /* [class_count] hidden efficiency */
+    double *factor;   /* [class_count] hidden efficiency */
 };
 
 struct node {
@@ -162,7 +162,7 @@ struct worker {
     uint32_t life;       /* generation of its start */
     uint32_t generation; /* of its lease */
     bool draining, warned, flaps;
-    int64_t up_ns;   /* paid since */
+    int64_t up_ns;    /* paid since */
     int64_t ready_ns; /* end of start-up, expected while it lasts */
     int64_t idle_ns, walltime_end_ns;
     fm_rng_t rng; /* failures of this worker alone: the same whatever the
@@ -233,7 +233,10 @@ struct sim {
     fm_sim_failures_t failures;
     double checkpoint_s, call_s;
     uint32_t settle_parts;
-    bool elastic, isolates, merges, one_node;
+    bool elastic;
+    bool whole;    /* the policy's task is a whole node */
+    bool merges;   /* … or several nodes of one batch key */
+    bool unshared; /* a key is another one in every node */
     int64_t horizon_ns, scale_interval_ns;
 
     int64_t now_ns;
@@ -255,6 +258,7 @@ struct sim {
     size_t flow_count, flow_capacity;
     uint64_t live;
     int64_t first_arrival_ns, last_end_ns;
+    int64_t busy_ns; /* when something ran last */
 
     struct task *tasks;
     size_t task_count, task_capacity;
@@ -366,8 +370,8 @@ fm_digest_t fm_sim_batch_key(const struct sim *sim, const struct flow *flow,
 
 /** The task of a node, made when it is new. */
 fm_status_t fm_sim_task_of(struct sim *sim, const struct flow *flow,
-                           uint32_t workflow, uint32_t node,
-                           uint32_t *task_out, fm_error_t *err);
+                           uint32_t workflow, uint32_t node, uint32_t *task_out,
+                           fm_error_t *err);
 /** Tell plan/place of it. */
 fm_status_t fm_sim_task_place(struct sim *sim, struct task *task,
                               fm_error_t *err);
@@ -388,7 +392,8 @@ double fm_sim_likely_s(const struct sim *sim, uint32_t task, uint32_t items);
 double fm_sim_truth(const struct sim *sim, const struct task *task,
                     uint32_t class_index, const struct sums *sums);
 
-/* --- flow.c: workflows ----------------------------------------------------- */
+/* --- flow.c: workflows -----------------------------------------------------
+ */
 
 fm_status_t fm_sim_source_next(struct sim *sim, fm_error_t *err);
 fm_status_t fm_sim_arrive(struct sim *sim, fm_error_t *err);
@@ -396,7 +401,8 @@ fm_status_t fm_sim_arrive(struct sim *sim, fm_error_t *err);
 fm_status_t fm_sim_notices(struct sim *sim, fm_error_t *err);
 void fm_sim_flow_destroy(struct flow *flow);
 
-/* --- lease.c ---------------------------------------------------------------- */
+/* --- lease.c ----------------------------------------------------------------
+ */
 
 /** Lease until there is nothing to place. */
 fm_status_t fm_sim_place_all(struct sim *sim, fm_error_t *err);
@@ -408,7 +414,8 @@ fm_status_t fm_sim_part(struct sim *sim, uint32_t worker, fm_error_t *err);
 fm_status_t fm_sim_cut(struct sim *sim, uint32_t worker,
                        fm_pool_lease_end_t how, bool saved, fm_error_t *err);
 
-/* --- fleet.c ---------------------------------------------------------------- */
+/* --- fleet.c ----------------------------------------------------------------
+ */
 
 /** Tell plan/place what a worker is now. */
 fm_status_t fm_sim_worker_tell(struct sim *sim, uint32_t worker,
@@ -439,11 +446,13 @@ uint32_t fm_sim_evict(struct sim *sim, uint32_t worker, uint64_t need_bytes);
 /** Integrals up to now. */
 struct usage *fm_sim_usage(struct sim *sim, uint32_t class_index);
 
-/* --- elastic.c --------------------------------------------------------------- */
+/* --- elastic.c ---------------------------------------------------------------
+ */
 
 fm_status_t fm_sim_elastic(struct sim *sim, fm_error_t *err);
 
-/* --- metrics.c ---------------------------------------------------------------- */
+/* --- metrics.c
+ * ---------------------------------------------------------------- */
 
 fm_status_t fm_sim_metrics_init(struct sim *sim, fm_error_t *err);
 void fm_sim_metrics_fini(struct sim *sim);

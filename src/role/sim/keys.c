@@ -112,7 +112,8 @@ fm_digest_t fm_sim_batch_key(const struct sim *sim, const struct flow *flow,
 {
     fm_digest_t key = stage_identity(sim, flow, node);
 
-    return sim->one_node ? fm_place_isolate(&key, workflow, node) : key;
+    return sim->whole && !sim->merges ? fm_place_isolate(&key, workflow, node)
+                                      : key;
 }
 
 void fm_sim_node_identify(const struct sim *sim, struct flow *flow,
@@ -131,7 +132,7 @@ void fm_sim_node_identify(const struct sim *sim, struct flow *flow,
                                SALT_ROWS);
         }
     }
-    if (sim->isolates) {
+    if (sim->unshared) {
         base = fm_place_isolate(&base, workflow, index);
     }
     node->base = base;

@@ -15,7 +15,8 @@
 
 enum salt { SALT_NOISE = 201, SALT_FAULT };
 
-/* --- grant ------------------------------------------------------------------ */
+/* --- grant ------------------------------------------------------------------
+ */
 
 static int by_length(const void *left, const void *right)
 {
@@ -41,8 +42,7 @@ static fm_status_t room_for(struct sim *sim, struct lease *lease,
         sim->length_capacity = items;
     }
     if (items > lease->order_capacity) {
-        uint32_t *more =
-            fm_realloc(lease->order, items, sizeof(*lease->order));
+        uint32_t *more = fm_realloc(lease->order, items, sizeof(*lease->order));
 
         if (!more) {
             return fm_no_memory(err);
@@ -93,8 +93,8 @@ static fm_status_t items_read(struct sim *sim, uint32_t worker,
             uint64_t bytes = sim->input->models[stage->model].adapter_bytes;
             bool there;
 
-            if ((rc = fm_sim_touch(sim, worker, &adapter, bytes, &there,
-                                   err)) < 0) {
+            if ((rc = fm_sim_touch(sim, worker, &adapter, bytes, &there, err)) <
+                0) {
                 return rc;
             }
             if (!there) {
@@ -162,7 +162,7 @@ static void parts_make(struct sim *sim, struct lease *lease)
     qsort(sim->lengths, n, sizeof(*sim->lengths), by_length);
     longest = sim->lengths[n - 1].tokens;
     lease->ordered = sim->lengths[0].tokens < (float)longest;
-    if (!lease->ordered || sim->isolates) {
+    if (!lease->ordered || sim->whole) {
         parts = 1;
     }
     if (parts > n) {
@@ -326,7 +326,8 @@ fm_status_t fm_sim_place_all(struct sim *sim, fm_error_t *err)
     return rc;
 }
 
-/* --- settle ------------------------------------------------------------------ */
+/* --- settle ------------------------------------------------------------------
+ */
 
 static bool fails(const struct sim *sim, const struct lease *lease,
                   const fm_digest_t *key)
@@ -389,6 +390,7 @@ static void lease_count(struct sim *sim, uint32_t worker)
     usage->items += lease->settled;
     usage->busy--;
     sim->leased--;
+    sim->busy_ns = sim->now_ns;
     at->idle_ns = sim->now_ns;
     at->generation++;
     lease->id = 0;
@@ -397,11 +399,10 @@ static void lease_count(struct sim *sim, uint32_t worker)
 static fm_status_t lease_end(struct sim *sim, uint64_t id,
                              fm_pool_lease_end_t how, fm_error_t *err)
 {
-    return fm_sim_event(
-        sim,
-        &(fm_pool_event_t){.kind = FM_POOL_LEASE_END,
-                           .lease_end = {id, how, sim->now_ns}},
-        err);
+    return fm_sim_event(sim,
+                        &(fm_pool_event_t){.kind = FM_POOL_LEASE_END,
+                                           .lease_end = {id, how, sim->now_ns}},
+                        err);
 }
 
 /* Tell the scheduler when enough was learned since it last heard: after every
@@ -472,8 +473,8 @@ fm_status_t fm_sim_part(struct sim *sim, uint32_t worker, fm_error_t *err)
     struct lease *lease = &at->lease;
     uint32_t end = lease->part_end[lease->part];
     uint64_t id = lease->id;
-    double seconds = seconds_of(lease->execute_ns - lease->begin_ns) +
-                     lease->run_s;
+    double seconds =
+        seconds_of(lease->execute_ns - lease->begin_ns) + lease->run_s;
     fm_status_t rc;
 
     progress_forget(sim, lease);
@@ -493,7 +494,8 @@ fm_status_t fm_sim_part(struct sim *sim, uint32_t worker, fm_error_t *err)
                                            : finish(sim, worker, err);
 }
 
-/* --- cut --------------------------------------------------------------------- */
+/* --- cut ---------------------------------------------------------------------
+ */
 
 /* Seconds of execution that a training keeps when it ends after @p run_s. */
 static double kept_s(const struct sim *sim, double run_s, bool saved)
@@ -520,11 +522,10 @@ static fm_status_t progress_save(struct sim *sim, const struct lease *lease,
     if (kept <= 0) {
         return FM_OK;
     }
-    return fm_map_put(
-        sim->progress, &ref.key,
-        fm_sim_bits(lease->progress +
-                    (1 - lease->progress) * kept / lease->run_s),
-        err);
+    return fm_map_put(sim->progress, &ref.key,
+                      fm_sim_bits(lease->progress +
+                                  (1 - lease->progress) * kept / lease->run_s),
+                      err);
 }
 
 fm_status_t fm_sim_cut(struct sim *sim, uint32_t worker,

@@ -19,6 +19,7 @@
 
 #include "plan/cost/cost.h"
 #include "plan/place/place.h"
+#include "plan/scale/scale.h"
 #include "plan/tenant/tenant.h"
 
 #define FM_SIM_NONE UINT32_MAX
@@ -135,7 +136,7 @@ typedef struct fm_sim_stage {
     uint64_t dataset, first_row; /**< equal (dataset, row): equal input */
     uint32_t common_items; /**< the first items are rows 0 … of the dataset,
                                 which every user asks for, not first_row + i */
-    uint64_t parameters; /**< hash of everything else that decides results */
+    uint64_t parameters;   /**< hash of everything else that decides results */
 } fm_sim_stage_t;
 
 typedef struct fm_sim_workflow {
@@ -188,7 +189,8 @@ typedef struct fm_sim_input {
     fm_sched_options_t sched; /**< of every policy; the ablations are set in
                                    it */
     fm_sim_ablation_t ablation;
-    bool elastic;            /**< plan/scale decides the fleet */
+    bool elastic; /**< plan/scale decides the fleet */
+    fm_scale_options_t scale;
     double scale_interval_s; /**< 0: 10 */
     double energy_per_kwh;   /**< of decisions; 0: 0.15.  Cost counts worker
                                   prices alone */
@@ -198,8 +200,8 @@ typedef struct fm_sim_input {
                         (batch key's work and model, class) */
     bool know;     /**< decisions know the hidden factors; else they are learned
                         from results */
-    double checkpoint_s; /**< training saves this often; 0: 300 */
-    double call_s; /**< overhead of a batch in the executor; 0: 0.05 */
+    double checkpoint_s;   /**< training saves this often; 0: 300 */
+    double call_s;         /**< overhead of a batch in the executor; 0: 0.05 */
     uint32_t settle_parts; /**< an executor reports finished items in at most
                                 this many steps of a batch; 0: 4 */
     double horizon_s;      /**< give up at this virtual time; 0: 90 days */

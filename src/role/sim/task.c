@@ -58,8 +58,7 @@ double fm_sim_item_tokens(const fm_sim_stage_t *stage, const fm_digest_t *key)
     if (s <= 0) {
         return mean;
     }
-    return fmax(1,
-                mean * exp(s * fm_sim_normal(key, SALT_LENGTH) - s * s / 2));
+    return fmax(1, mean * exp(s * fm_sim_normal(key, SALT_LENGTH) - s * s / 2));
 }
 
 /* Items the executor runs at once on a device. */
@@ -106,8 +105,8 @@ double fm_sim_truth(const struct sim *sim, const struct task *task,
         break;
     }
     case FM_SIM_FORWARD:
-        seconds = line(&shape->spec, device, ceil(sums->items / batch),
-                       sums->in);
+        seconds =
+            line(&shape->spec, device, ceil(sums->items / batch), sums->in);
         break;
     case FM_SIM_TRAIN:
     case FM_SIM_TRAIN_LORA:
@@ -269,13 +268,13 @@ static void task_fill(const struct sim *sim, const fm_sim_stage_t *stage,
         fm_cost_llm_t llm = llm_of(sim, stage);
         double need = fm_cost_llm_memory(&llm);
 
-        task->kv_item_bytes = sim->input->models[stage->model]
-                                  .kv_bytes_per_token *
-                              (stage->tokens_in + stage->tokens_out);
+        task->kv_item_bytes =
+            sim->input->models[stage->model].kv_bytes_per_token *
+            (stage->tokens_in + stage->tokens_out);
         if (stage->memory_bytes == 0) {
             task->memory_bytes = (uint64_t)need;
             task->item_memory_bytes =
-                sim->isolates ? 0 : (uint64_t)task->kv_item_bytes;
+                sim->whole ? 0 : (uint64_t)task->kv_item_bytes;
         } else if (!trains && (double)task->memory_bytes < need) {
             task->memory_bytes = (uint64_t)need;
         }
