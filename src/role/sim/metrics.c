@@ -294,6 +294,57 @@ static fm_status_t latencies_fill(struct sim *sim, fm_sim_result_t *result,
     return FM_OK;
 }
 
+enum { QUEUE, RUN, TOTAL };
+
+/* One figure of all workflows, whatever their category; NULL: memory is out. */
+static float *workflows_of(const struct metrics *metrics, int figure,
+                           size_t *count_out)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < metrics->category_count; i++) {
+        count +=
+            metrics->categories[i].workflows ? metrics->categories[i].count : 0;
+    }
+    float *values = fm_calloc(count + 1, sizeof(*values));
+    size_t at = 0;
+    for (size_t i = 0; values && i < metrics->category_count; i++) {
+        const struct samples *from = &metrics->categories[i];
+        for (size_t n = 0; from->workflows && n < from->count; n++) {
+            const struct latency *l = &from->list[n];
+            values[at++] = figure == QUEUE ? l->queue_s
+                           : figure == RUN ? l->run_s
+                                           : l->total_s;
+        }
+    }
+    *count_out = count;
+    return values;
+}
+
+static fm_status_t workflows_fill(const struct sim *sim,
+                                  fm_sim_result_t *result, fm_error_t *err)
+{
+    fm_sim_spread_t *spreads[] = {[QUEUE] = &result->queue,
+                                  [RUN] = &result->run,
+                                  [TOTAL] = &result->total};
+
+    for (int figure = QUEUE; figure <= TOTAL; figure++) {
+        size_t count = 0;
+        float *values = workflows_of(&sim->metrics, figure, &count);
+        if (!values) {
+            return fm_no_memory(err);
+        }
+        *spreads[figure] = spread_of(values, count);
+        if (figure == TOTAL) {
+            result->totals_s = values;
+            result->total_count = count;
+        } else {
+            free(values);
+        }
+    }
+    return FM_OK;
+}
+
 static fm_status_t classes_fill(struct sim *sim, fm_sim_result_t *result,
                                 fm_error_t *err)
 {
@@ -334,19 +385,12 @@ static fm_status_t tenants_fill(struct sim *sim, fm_sim_result_t *result,
                                 fm_error_t *err)
 {
     struct metrics *metrics = &sim->metrics;
-    uint64_t total = 0, at = 0;
     fm_tenant_info_t info;
-    float *all;
     fm_status_t rc;
 
-    for (size_t t = 0; t < metrics->tenant_count; t++) {
-        total += metrics->tenants[t].count;
-    }
     result->tenants =
         fm_calloc(metrics->tenant_count + 1, sizeof(*result->tenants));
-    all = fm_calloc(total + 1, sizeof(*all));
-    if (!result->tenants || !all) {
-        free(all);
+    if (!result->tenants) {
         return fm_no_memory(err);
     }
     for (size_t t = 0; t < metrics->tenant_count; t++) {
@@ -355,7 +399,6 @@ static fm_status_t tenants_fill(struct sim *sim, fm_sim_result_t *result,
 
         if ((rc = fm_tenants_get(sim->tenants, (uint32_t)t, &info)) < 0 ||
             !(to->name = fm_strdup(info.name))) {
-            free(all);
             return rc < 0 ? fm_error_set(err, rc, "tenant %zu", t)
                           : fm_no_memory(err);
         }
@@ -369,13 +412,8 @@ static fm_status_t tenants_fill(struct sim *sim, fm_sim_result_t *result,
         to->device_s = info.device_seconds;
         to->dollars = info.dollars;
         to->joules = info.joules;
-        for (size_t n = 0; n < from->count; n++) {
-            all[at++] = from->total_s[n];
-        }
         to->total = spread_of(from->total_s, from->count);
     }
-    result->total = spread_of(all, at);
-    free(all);
     return FM_OK;
 }
 
@@ -404,6 +442,7 @@ fm_status_t fm_sim_result(struct sim *sim, fm_sim_result_t *out,
 
     totals_fill(sim, result);
     if ((rc = latencies_fill(sim, result, err)) < 0 ||
+        (rc = workflows_fill(sim, result, err)) < 0 ||
         (rc = classes_fill(sim, result, err)) < 0 ||
         (rc = tenants_fill(sim, result, err)) < 0) {
         return rc;
@@ -441,5 +480,6 @@ void fm_sim_result_fini(fm_sim_result_t *result)
     free(result->classes);
     free(result->tenants);
     free(result->timeline);
+    free(result->totals_s);
     *result = (fm_sim_result_t){0};
 }

@@ -273,7 +273,9 @@ typedef struct fm_sim_result {
     double load_bytes;
     uint64_t preemptions, losses, walltimes, task_errors;
     uint64_t starts, drains; /**< of workers, by plan/scale */
-    fm_sim_spread_t total;   /**< latency of all workflows */
+    fm_sim_spread_t queue, run, total; /**< latency of all workflows */
+    float *totals_s; /**< the samples of total, ascending */
+    size_t total_count;
     fm_sim_latency_t *latencies;
     size_t latency_count;
     fm_sim_class_result_t *classes; /**< as the input's */
