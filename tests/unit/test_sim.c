@@ -195,7 +195,6 @@ static void test_overlap(void)
 
     CU_ASSERT(r.planned == 20 && r.ran == 16 && r.shared == 4);
     CU_ASSERT(close_to(r.busy_s, 16) && r.tenant_count == 2);
-    printf("%g %g\n", r.tenants[0].device_s, r.tenants[1].device_s);
     CU_ASSERT(close_to(r.tenants[0].device_s, 8));
     CU_ASSERT(close_to(r.tenants[1].device_s, 8));
     fm_sim_result_fini(&r);
