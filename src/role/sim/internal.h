@@ -319,6 +319,13 @@ static inline double fm_sim_real(uint64_t bits)
     return value;
 }
 
+static inline double fm_sim_kv_bytes(const fm_sim_model_t *model)
+{
+    return model->kv_bytes_per_token > 0
+               ? model->kv_bytes_per_token
+               : fm_cost_llm_kv_bytes(model->parameters);
+}
+
 static inline uint64_t fm_sim_load_bytes(const fm_sim_model_t *model)
 {
     return model->load_bytes ? model->load_bytes : model->weight_bytes;

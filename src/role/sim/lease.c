@@ -4,7 +4,8 @@
  * by item as an executor reports them, cut short when their worker goes.
  *
  * An item of continuous batching ends when its own tokens are done, so the
- * shortest come first; parts group them (input settle_parts).  A baseline's
+ * shortest come first; other items come one after the other.  Parts group them
+ * (input settle_parts).  A baseline's
  * task is a whole node and reports at its end.
  */
 #include <math.h>
@@ -53,6 +54,25 @@ static fm_status_t room_for(struct sim *sim, struct lease *lease,
     return FM_OK;
 }
 
+/* When an item ends, in units of its work: decoded items run side by side, all
+ * others one after the other. */
+static double end_of(const fm_sim_stage_t *stage, double out,
+                     const struct sums *sums)
+{
+    switch (stage->work) {
+    case FM_SIM_INFERENCE:
+        return out;
+    case FM_SIM_FORWARD:
+        return 1; /* one pass for all */
+    case FM_SIM_TRAIN:
+    case FM_SIM_TRAIN_LORA:
+        return sums->train;
+    case FM_SIM_FIXED:
+        break;
+    }
+    return sums->fixed_s;
+}
+
 /* Look at every item: lengths, adapters, inputs, when its node first ran. */
 static fm_status_t items_read(struct sim *sim, uint32_t worker,
                               struct sums *sums, double *fetch_bytes,
@@ -76,7 +96,7 @@ static fm_status_t items_read(struct sim *sim, uint32_t worker,
         double out = fm_sim_item_tokens(stage, &ref.key);
 
         fm_sim_sums_add(stage, out, sums);
-        sim->lengths[i] = (struct length){(float)out, i};
+        sim->lengths[i] = (struct length){(float)end_of(stage, out, sums), i};
         if (node->first_ns < 0) {
             node->first_ns = sim->now_ns;
         }
@@ -175,8 +195,8 @@ static void parts_make(struct sim *sim, struct lease *lease)
         uint32_t end = (uint32_t)((uint64_t)n * (p + 1) / parts);
 
         lease->part_end[p] = end;
-        lease->part_s[p] =
-            lease->run_s * (sim->lengths[end - 1].tokens / longest);
+        lease->part_s[p] = lease->run_s * (sim->lengths[end - 1].tokens /
+                                           fmax(longest, 1e-30));
     }
     lease->part_s[parts - 1] = lease->run_s;
     lease->part_count = parts;

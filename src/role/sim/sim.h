@@ -38,7 +38,7 @@ typedef struct fm_sim_model {
     uint64_t weight_bytes;     /**< resident on a device */
     uint64_t load_bytes;       /**< read to load it (an engine's start may be
                                     put in bytes); 0: weight_bytes */
-    double kv_bytes_per_token; /**< of context; 0: not modelled */
+    double kv_bytes_per_token; /**< of context; 0: fm_cost_llm_kv_bytes() */
     uint64_t adapter_bytes;    /**< of a LoRA adapter over it */
 } fm_sim_model_t;
 

@@ -46,7 +46,7 @@ static fm_cost_llm_t llm_of(const struct sim *sim, const fm_sim_stage_t *stage)
         .tokens_in = trains ? tokens_trained(stage) : stage->tokens_in,
         .tokens_out =
             stage->work == FM_SIM_INFERENCE ? fmax(stage->tokens_out, 1) : 0,
-        .kv_bytes_per_token = model->kv_bytes_per_token,
+        .kv_bytes_per_token = fm_sim_kv_bytes(model),
         .overhead_s = sim->call_s,
     };
 }
@@ -97,7 +97,7 @@ double fm_sim_truth(const struct sim *sim, const struct task *task,
         double steps = fmax(sums->out_max, sums->out / batch);
         double flops = 2 * model->parameters;
         double read = steps * (double)model->weight_bytes +
-                      sums->context * model->kv_bytes_per_token;
+                      sums->context * fm_sim_kv_bytes(model);
 
         seconds = flops * sums->in / device->flops_per_s +
                   fmax(read / device->bytes_per_s,
@@ -269,7 +269,7 @@ static void task_fill(const struct sim *sim, const fm_sim_stage_t *stage,
         double need = fm_cost_llm_memory(&llm);
 
         task->kv_item_bytes =
-            sim->input->models[stage->model].kv_bytes_per_token *
+            fm_sim_kv_bytes(&sim->input->models[stage->model]) *
             (stage->tokens_in + stage->tokens_out);
         if (stage->memory_bytes == 0) {
             task->memory_bytes = (uint64_t)need;
