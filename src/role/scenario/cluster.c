@@ -219,6 +219,7 @@ static void read_figures(const fm_yaml_value_t *map, double count_scale,
     out->max = fm_yaml_get(map, "max")
                    ? (uint32_t)fm_scenario_int(map, "max", 0)
                    : out->count;
+    out->warm = (uint32_t)fm_scenario_int(map, "warm", 0);
     out->domain_size = (uint32_t)fm_scenario_int(map, "domain", 1);
 }
 
@@ -254,11 +255,11 @@ static fm_status_t read_class(const reader_t *r, const fm_yaml_value_t *map,
         return fm_yaml_fail_at(&r->source, map,
                                "idle_watts above watts; allowed: at most them");
     }
-    if (out->max < out->min || out->max == 0) {
+    if (out->max < out->min || out->max < out->warm || out->max == 0) {
         return fm_yaml_fail_at(&r->source, map,
                                "a class without workers; allowed: count of a "
                                "fixed fleet, min and max of an elastic one, "
-                               "min at most max");
+                               "min and warm at most max");
     }
     return FM_OK;
 }

@@ -159,6 +159,7 @@ static const fm_yaml_key_t class_keys[] = {
     {INT("count", 0, FM_SIM_WORKERS_MAX)},
     {INT("min", 0, FM_SIM_WORKERS_MAX)},
     {INT("max", 0, FM_SIM_WORKERS_MAX)},
+    {INT("warm", 0, FM_SIM_WORKERS_MAX)},
     {ANY("walltime")},
     {REAL("hazard_per_hour", 0, 1e6)},
     {INT("domain", 1, FM_SIM_WORKERS_MAX)},

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #define FM_TRACE_BYTES_MAX (256u << 20) /* unpacked */
-#define FM_TRACE_NAMES_MAX 4000u        /* users; models */
+#define FM_TRACE_NAMES_MAX 20000u       /* users; models */
 
 typedef enum fm_trace_format {
     FM_TRACE_AZURE,

@@ -186,14 +186,20 @@ static fm_status_t read_amounts(const draft_t *d, stage_plan_t *plan)
 
 /* --- what it depends on --------------------------------------------------- */
 
+/* Ascending, each once. */
 static void add_dep(uint32_t *deps, size_t *count, uint32_t dep)
 {
-    for (size_t i = 0; i < *count; i++) {
-        if (deps[i] == dep) {
-            return;
-        }
+    size_t at = 0;
+
+    while (at < *count && deps[at] < dep) {
+        at++;
     }
-    deps[(*count)++] = dep;
+    if (at < *count && deps[at] == dep) {
+        return;
+    }
+    memmove(&deps[at + 1], &deps[at], (*count - at) * sizeof(*deps));
+    deps[at] = dep;
+    (*count)++;
 }
 
 /* What `after` names: a name, a list of names; absent: the stage before. */

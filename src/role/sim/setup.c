@@ -408,18 +408,21 @@ static fm_status_t fleet_start(struct sim *sim, fm_error_t *err)
     for (uint32_t d = 0; d < sim->domain_count && rc == FM_OK; d++) {
         rc = fm_sim_domain_arm(sim, d, err);
     }
-    if (rc == FM_OK && sim->elastic) {
-        return fm_sim_at(sim, 0, EVENT_SCALE, 0, 0, err);
-    }
     for (uint32_t w = 0; w < sim->worker_count && rc == FM_OK; w++) {
-        struct usage *usage = fm_sim_usage(sim, sim->workers[w].class_index);
+        uint32_t c = sim->workers[w].class_index;
+        struct usage *usage = fm_sim_usage(sim, c);
 
+        if (sim->elastic && w - sim->class_first[c] >= sim->classes[c].warm) {
+            continue;
+        }
         usage->peak = ++usage->up;
         sim->workers[w].life = 1;
         sim->coming++;
         rc = fm_sim_worker_ready(sim, w, err);
     }
-    return rc;
+    return rc == FM_OK && sim->elastic
+               ? fm_sim_at(sim, 0, EVENT_SCALE, 0, 0, err)
+               : rc;
 }
 
 fm_status_t fm_sim_setup(struct sim *sim, const fm_sim_input_t *input,

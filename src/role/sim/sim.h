@@ -55,6 +55,7 @@ typedef struct fm_sim_class {
     double startup_s;         /**< paid time from start to ready */
     uint32_t count;           /**< of a fixed fleet: all ready at time 0 */
     uint32_t min, max;        /**< of an elastic fleet; max 0: count */
+    uint32_t warm;            /**< of an elastic fleet: ready at time 0 */
     double walltime_s;        /**< a worker's life; 0: no end */
     double hazard_per_hour;   /**< preemptions expected of one worker */
     uint32_t domain_size;     /**< workers of one locality and failure domain
@@ -272,9 +273,9 @@ typedef struct fm_sim_result {
     uint64_t loads;            /**< models and adapters loaded */
     double load_bytes;
     uint64_t preemptions, losses, walltimes, task_errors;
-    uint64_t starts, drains; /**< of workers, by plan/scale */
+    uint64_t starts, drains;           /**< of workers, by plan/scale */
     fm_sim_spread_t queue, run, total; /**< latency of all workflows */
-    float *totals_s; /**< the samples of total, ascending */
+    float *totals_s;                   /**< the samples of total, ascending */
     size_t total_count;
     fm_sim_latency_t *latencies;
     size_t latency_count;
