@@ -142,6 +142,26 @@ static void test_passes_over(void)
     }
 }
 
+/* Nor does one that is too long for the walltime that is left. */
+static void test_passes_over_long(void)
+{
+    for (size_t p = 0; p < 4; p++) {
+        fix_open(&fix, baselines[p]);
+        fm_sched_worker_t worker = fix_worker(0, 0);
+        worker.walltime_end_ns = 100 * FIX_S;
+        fix_put(&fix, worker);
+        for (uint32_t f = 0; f < 2; f++) {
+            fix_flow_t flow = flow_of(1, f == 0 ? 60 : 2, 0);
+            flow.nodes[0].batch = f;
+            fix.now_ns += FIX_S;
+            (void)fix_submit(&fix, &flow);
+        }
+        CU_ASSERT_EQUAL(fix_place_all(&fix), 1);
+        CU_ASSERT_EQUAL(fix.workers[0].workflow, 1);
+        fix_close(&fix);
+    }
+}
+
 static void test_retry_avoids(void)
 {
     for (size_t p = 2; p < 4; p++) {
@@ -454,6 +474,25 @@ static void test_fixed_steals(void)
     fix_finish(&fix, 0, FM_POOL_OK);
     CU_ASSERT_EQUAL(fix_place_all(&fix), 1); /* nothing pending: robbed */
     CU_ASSERT_EQUAL(fix.last.worker, 0);
+    CU_ASSERT_EQUAL(fix.workers[0].workflow, third);
+    fix_close(&fix);
+}
+
+/* The last task that a type has waiting is cancelled: it may be robbed. */
+static void test_fixed_steals_after_cancel(void)
+{
+    fleet(FM_PLACE_FIXED_PIPELINE, 2, 0);
+    (void)submit_type(0, 4);
+    (void)submit_type(1, 4);
+    CU_ASSERT_EQUAL(fix_place_all(&fix), 2);
+    fix_flow_t large = flow_of(1, 4, 0);
+    large.nodes[0].task.device = FM_SCHED_CPU; /* nobody has one */
+    uint32_t waits = fix_submit(&fix, &large);
+    uint32_t third = submit_type(2, 4);
+    fix_finish(&fix, 0, FM_POOL_OK);
+    CU_ASSERT_EQUAL(fix_place_all(&fix), 0);
+    fix_cancel(&fix, waits);
+    CU_ASSERT_EQUAL(fix_place_all(&fix), 1);
     CU_ASSERT_EQUAL(fix.workers[0].workflow, third);
     fix_close(&fix);
 }
@@ -828,6 +867,7 @@ int main(void)
         {"whole node, cut by what a lease carries", test_whole_max},
         {"arrival order, priority first", test_arrival_order},
         {"passes over what does not fit", test_passes_over},
+        {"passes over what is too long", test_passes_over_long},
         {"a retry avoids", test_retry_avoids},
         {"filters", test_filters},
         {"walltime and checkpoints", test_walltime_checkpoint},
@@ -841,6 +881,8 @@ int main(void)
         {"fixed_pipeline: half", test_fixed_half},
         {"fixed_pipeline: rotates", test_fixed_rotates},
         {"fixed_pipeline: steals", test_fixed_steals},
+        {"fixed_pipeline: steals after a cancel",
+         test_fixed_steals_after_cancel},
         {"fixed_pipeline: released after 60 s", test_fixed_release},
         {"fixed_pipeline: a misfit gives way", test_fixed_misfit},
         {"round_robin", test_round_robin},

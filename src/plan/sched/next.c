@@ -411,6 +411,9 @@ static void choice_make(fm_sched_t *s, uint32_t slot, uint32_t pool,
     struct batch *batch = &s->batches[slot];
     uint32_t worker = batch->best.worker;
 
+    if (s->pools[pool].kind == POOL_CLASS && !batch->restless) {
+        worker = s->pools[pool].top; /* another one may be first by now */
+    }
     *out = (fm_sched_choice_t){.verdict = FM_SCHED_PLACE,
                                .batch = batch->id,
                                .worker = worker,
