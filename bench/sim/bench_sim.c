@@ -21,6 +21,7 @@
 #define GIB (UINT64_C(1) << 30)
 #define ROUNDS 3
 #define ITEMS 50u /* of a node */
+#define BATCH 8u  /* of a lease at most: 125,000 leases of 1 M operators */
 #define MODELS 32u
 #define TENANTS 50u
 
@@ -61,9 +62,10 @@ static fm_status_t next(void *ctx, fm_sim_workflow_t *out, bool *more_out,
                              .adapter_of = FM_SIM_NONE,
                              .items = ITEMS,
                              .tokens_in = 200,
-                             .tokens_out = 128,
+                             .tokens_out = 512,
                              .spread = 0.5,
                              .memory_bytes = 20 * GIB,
+                             .batch_max = BATCH,
                              .form = s == 0 ? FM_SIM_ROWS : FM_SIM_ROW_OF,
                              .deps = &source->dep,
                              .dep_count = s,
@@ -95,7 +97,7 @@ static fm_sim_result_t run(uint32_t workers, uint64_t operators)
         {.name = "48g", .memory_bytes = 48 * GIB, .price_per_hour = 1.5},
         {.name = "80g", .memory_bytes = 80 * GIB, .price_per_hour = 3.5}};
     struct source source = {.left = operators / (2 * ITEMS),
-                            .gap_ns = 2.0e9 / workers};
+                            .gap_ns = 20e9 / workers};
     fm_sim_input_t input = {.seed = 7,
                             .models = models,
                             .model_count = MODELS,

@@ -238,12 +238,12 @@ static void test_queue(void)
 /* --- failures
  * ------------------------------------------------------------------ */
 
-/* A walltime of 100 s cuts a training of 250 s into 100 + 100 + 50: it goes on
- * where it stopped, after the checkpoint is read. */
+/* A walltime of 100 s cuts a training of about 250 s: it goes on where it
+ * stopped, after the checkpoint is read. */
 static void test_walltime_resumes(void)
 {
     fm_sim_class_t class = gpu;
-    fm_sim_stage_t stage = train(1000);
+    fm_sim_stage_t stage = train(16000);
     const fm_sim_workflow_t workflow = {
         .tenant = "a", .stages = &stage, .stage_count = 1};
     fm_sim_input_t input = one_worker(&class);
@@ -254,7 +254,7 @@ static void test_walltime_resumes(void)
     CU_ASSERT(r.complete && r.requeues == 0);
     whole_s = r.busy_s - r.load_s;
     fm_sim_result_fini(&r);
-    class.walltime_s = 10;
+    class.walltime_s = 100;
     class.startup_s = 1;
     r = run(input, &workflow, 1);
     CU_ASSERT(r.complete && r.walltimes > 0 && r.requeues == r.walltimes);
