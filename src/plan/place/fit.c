@@ -34,8 +34,8 @@ static double load_bytes(const struct task *task,
     for (size_t m = 0; m < task->needs.model_count; m++) {
         bool resident = false;
         for (size_t r = 0; r < worker->resident_count && !resident; r++) {
-            resident = fm_digest_equal(&task->models[m].digest,
-                                       &worker->resident[r]);
+            resident =
+                fm_digest_equal(&task->models[m].digest, &worker->resident[r]);
         }
         bytes += resident ? 0 : (double)task->models[m].bytes;
     }
@@ -47,7 +47,7 @@ void fm_place_estimate(const fm_place_t *place, const struct entry *entry,
 {
     const fm_place_task_t *needs = &entry->task->needs;
     const fm_sched_worker_t *is = &place->workers[worker].is;
-    uint32_t size = fm_place_whole_size(entry->task, entry->ready.ready);
+    uint32_t size = entry->span;
     bool near = needs->input_domain == FM_SCHED_NONE ||
                 needs->input_domain == is->domain;
     fm_cost_estimate_t run;
@@ -155,9 +155,9 @@ bool fm_place_takes(const fm_place_t *place, const struct entry *entry,
     return true;
 }
 
-uint32_t fm_place_gang(const fm_place_t *place, const struct chooser *chooser,
-                       const struct entry *entry, uint32_t leader,
-                       int64_t now_ns, uint32_t workers[FM_SCHED_GANG_MAX])
+uint32_t fm_place_gang(const fm_place_t *place, const struct entry *entry,
+                       uint32_t leader, int64_t now_ns,
+                       uint32_t workers[FM_SCHED_GANG_MAX])
 {
     uint32_t wanted = entry->task->needs.gang ? entry->task->needs.gang : 1;
     const fm_sched_worker_t *is = &place->workers[leader].is;
@@ -171,10 +171,28 @@ uint32_t fm_place_gang(const fm_place_t *place, const struct chooser *chooser,
         const fm_sched_worker_t *other = &place->workers[w].is;
         if (w != leader && other->domain == is->domain &&
             other->device_class == is->device_class &&
-            chooser->may_join(place, entry, w) &&
+            place->policy->chooser->may_join(place, entry, w) &&
             fm_place_takes(place, entry, w, now_ns, &own)) {
             workers[count++] = w;
         }
     }
     return count;
+}
+
+bool fm_place_gang_complete(const fm_place_t *place, const struct entry *entry,
+                            uint32_t leader, int64_t now_ns)
+{
+    uint32_t workers[FM_SCHED_GANG_MAX];
+    uint32_t wanted = entry->task->needs.gang;
+
+    return wanted <= 1 ||
+           fm_place_gang(place, entry, leader, now_ns, workers) == wanted;
+}
+
+bool fm_place_usable(const fm_place_t *place, const struct entry *entry,
+                     uint32_t worker, int64_t now_ns, bool *own_out)
+{
+    return place->policy->chooser->may_join(place, entry, worker) &&
+           fm_place_takes(place, entry, worker, now_ns, own_out) &&
+           fm_place_gang_complete(place, entry, worker, now_ns);
 }

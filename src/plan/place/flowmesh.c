@@ -100,6 +100,8 @@ static void choice_fill(const fm_place_t *place, const fm_sched_input_t *input,
     *to = (fm_place_choice_t){
         .batch_key = input->batches[from->batch].key,
         .worker = worker->id,
+        .gang = 1,
+        .workers = {worker->id},
         .size = from->size,
         .resource = worker->device_class,
         .avoid_waived = from->terms.avoid_waived,
@@ -108,6 +110,26 @@ static void choice_fill(const fm_place_t *place, const fm_sched_input_t *input,
         .joules = fm_cost_joules(seconds, worker->watts),
         .terms = from->terms,
     };
+}
+
+static void flowmesh_task_put(fm_place_t *place, const struct task *task)
+{
+    (void)place; /* looked up with each decision */
+    (void)task;
+}
+
+static size_t flowmesh_explain(fm_place_t *place, uint32_t batch,
+                               int64_t now_ns, fm_sched_candidate_t *list,
+                               size_t cap, fm_place_verdict_t *why)
+{
+    (void)place;
+    (void)batch;
+    (void)now_ns;
+    (void)list;
+    (void)cap;
+    *why = (fm_place_verdict_t){FM_SCHED_WAIT_WORKERS,
+                                fm_sched_verdict_text(FM_SCHED_WAIT_WORKERS)};
+    return 0;
 }
 
 static bool flowmesh_next(fm_place_t *place, int64_t now_ns,
@@ -161,5 +183,7 @@ const struct policy fm_place_flowmesh = {
     .name = "flowmesh",
     .create = flowmesh_create,
     .destroy = flowmesh_destroy,
+    .task_put = flowmesh_task_put,
     .next = flowmesh_next,
+    .explain = flowmesh_explain,
 };

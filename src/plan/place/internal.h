@@ -53,6 +53,8 @@ struct fm_place {
 struct policy {
     const char *name;
     bool isolates, merges;
+    const struct chooser *chooser; /* of a baseline */
+    size_t state_bytes;
     fm_status_t (*create)(fm_place_t *place, fm_error_t *err);
     void (*destroy)(fm_place_t *place);
     /* NULL where the policy does not care: */
@@ -68,6 +70,7 @@ struct policy {
     size_t (*explain)(fm_place_t *place, uint32_t batch, int64_t now_ns,
                       fm_sched_candidate_t *list, size_t cap,
                       fm_place_verdict_t *why);
+    uint32_t (*reserved_for)(const fm_place_t *place, uint32_t worker);
 };
 
 extern const struct policy fm_place_flowmesh;
@@ -90,6 +93,7 @@ struct entry {
     const struct task *task;
     fm_pool_batch_t ready;
     uint32_t workflow; /* of the item leased next */
+    uint32_t span;     /* items that one lease is expected to get */
     uint32_t line;     /* NONE: nothing is ready */
     uint32_t next, prev;
     uint32_t sibling; /* another of the same workflow, or NONE */
@@ -111,43 +115,54 @@ struct queue {
     bool missed; /* memory was out: take everything anew */
 };
 
-/** How a baseline chooses.  @p queue first in its state. */
+#define FM_PLACE_MARK_ALONE ((uint64_t)1 << 63)
+
+/** How a baseline chooses.  NULL where it has nothing to say. */
 struct chooser {
+    /** Before a decision. */
+    void (*begin)(fm_place_t *place, int64_t now_ns);
     /** The worker for @p entry, or NONE; *own_out: for a reason that is not
      *  shared by its line (walltime, workers that failed it). */
     uint32_t (*choose)(fm_place_t *place, const struct entry *entry,
                        int64_t now_ns, bool *own_out);
-    /** The choice is made. */
+    /** The choice is made: for each worker of it. */
     void (*commit)(fm_place_t *place, const struct entry *entry,
-                   uint32_t worker);
-    /** Whether it may take part in a gang for @p entry. */
+                   uint32_t worker, int64_t now_ns);
+    /** Whether an idle worker may take part in a lease of @p entry. */
     bool (*may_join)(const fm_place_t *place, const struct entry *entry,
                      uint32_t worker);
-    /** What tells its line from others beyond the needs; NULL: nothing. */
+    /** What tells its line from others beyond the needs; with the bit
+     *  FM_PLACE_MARK_ALONE instead of the needs. */
     uint64_t (*mark)(const fm_place_t *place, const struct entry *entry);
-    /** A batch key is seen for the first time; NULL: nothing. */
-    fm_status_t (*seen)(fm_place_t *place, uint32_t batch);
-    /** Why it waits where idle workers would fit: a sentence. */
+    /** A batch key is seen for the first time. */
+    fm_status_t (*seen)(fm_place_t *place, uint32_t batch, fm_error_t *err);
+    /** Why it waits although a worker fits: a sentence. */
     const char *(*blocked)(const fm_place_t *place, const struct entry *entry);
+    /** When to look again though nothing changes; 0: never. */
+    int64_t (*wake)(const fm_place_t *place);
+    /** Release what the state holds beside the queue. */
+    void (*fini)(fm_place_t *place);
     uint32_t max_nodes;
 };
 
-fm_status_t fm_place_queue_init(struct queue *queue, fm_error_t *err);
-void fm_place_queue_fini(struct queue *queue);
-/** Follow the pool. */
-void fm_place_queue_pull(fm_place_t *place, struct queue *queue,
-                         const struct chooser *chooser);
-/** Its mark has changed: move it to its line. */
-void fm_place_queue_move(fm_place_t *place, struct queue *queue,
-                         const struct chooser *chooser, uint32_t batch);
-/** The first task that gets a worker, after a pull. */
-bool fm_place_queue_next(fm_place_t *place, struct queue *queue,
-                         const struct chooser *chooser, int64_t now_ns,
-                         fm_place_choice_t *choice);
-size_t fm_place_queue_explain(fm_place_t *place, struct queue *queue,
-                              const struct chooser *chooser, uint32_t batch,
-                              int64_t now_ns, fm_sched_candidate_t *list,
-                              size_t cap, fm_place_verdict_t *why);
+/* The calls of struct policy, for a policy with a chooser whose state has
+ * struct queue as its first member. */
+fm_status_t fm_place_baseline_create(fm_place_t *place, fm_error_t *err);
+void fm_place_baseline_destroy(fm_place_t *place);
+void fm_place_baseline_task_put(fm_place_t *place, const struct task *task);
+bool fm_place_baseline_next(fm_place_t *place, int64_t now_ns,
+                            fm_place_choice_t *choice);
+size_t fm_place_baseline_explain(fm_place_t *place, uint32_t batch,
+                                 int64_t now_ns, fm_sched_candidate_t *list,
+                                 size_t cap, fm_place_verdict_t *why);
+#define FM_PLACE_BASELINE                                                      \
+    .isolates = true, .create = fm_place_baseline_create,                      \
+    .destroy = fm_place_baseline_destroy,                                      \
+    .task_put = fm_place_baseline_task_put, .next = fm_place_baseline_next,    \
+    .explain = fm_place_baseline_explain
+
+/** The mark of a task has changed: move it to its line. */
+void fm_place_queue_move(fm_place_t *place, uint32_t batch);
 
 /* --- fit.c: a baseline's task on a worker -------------------------------- */
 
@@ -166,10 +181,16 @@ fm_sched_verdict_t fm_place_fit(const fm_place_t *place,
 bool fm_place_takes(const fm_place_t *place, const struct entry *entry,
                     uint32_t worker, int64_t now_ns, bool *own_out);
 bool fm_place_avoided(const struct entry *entry, uint32_t worker);
+/** Whether @p leader's gang for it is idle too. */
+bool fm_place_gang_complete(const fm_place_t *place, const struct entry *entry,
+                            uint32_t leader, int64_t now_ns);
+/** fm_place_takes(), the policy lets it, and its gang is complete. */
+bool fm_place_usable(const fm_place_t *place, const struct entry *entry,
+                     uint32_t worker, int64_t now_ns, bool *own_out);
 /** Idle workers of @p leader's class and domain that may run the gang with it,
  *  the leader first; up to the size of the gang.  Returns how many. */
-uint32_t fm_place_gang(const fm_place_t *place, const struct chooser *chooser,
-                       const struct entry *entry, uint32_t leader,
-                       int64_t now_ns, uint32_t workers[FM_SCHED_GANG_MAX]);
+uint32_t fm_place_gang(const fm_place_t *place, const struct entry *entry,
+                       uint32_t leader, int64_t now_ns,
+                       uint32_t workers[FM_SCHED_GANG_MAX]);
 
 #endif

@@ -12,7 +12,10 @@
 
 static const struct policy *const policies[FM_PLACE_POLICIES] = {
     [FM_PLACE_FLOWMESH] = &fm_place_flowmesh,
+    [FM_PLACE_STATIC_WORKER] = &fm_place_static_worker,
+    [FM_PLACE_FIXED_PIPELINE] = &fm_place_fixed_pipeline,
     [FM_PLACE_ROUND_ROBIN] = &fm_place_round_robin,
+    [FM_PLACE_ADAPTIVE] = &fm_place_adaptive,
 };
 
 const char *fm_place_policy_name(fm_place_policy_t policy)
@@ -23,7 +26,7 @@ const char *fm_place_policy_name(fm_place_policy_t policy)
 bool fm_place_policy_find(const char *name, fm_place_policy_t *policy_out)
 {
     for (size_t i = 0; i < FM_COUNT_OF(policies); i++) {
-        if (policies[i] && strcmp(name, policies[i]->name) == 0) {
+        if (strcmp(name, policies[i]->name) == 0) {
             *policy_out = (fm_place_policy_t)i;
             return true;
         }
@@ -61,8 +64,7 @@ fm_status_t fm_place_create(const fm_place_options_t *opts, fm_pool_t *pool,
     fm_place_t *place = NULL;
     fm_status_t rc = FM_ERR_NO_MEMORY;
 
-    if (opts && ((unsigned)opts->policy >= FM_PLACE_POLICIES ||
-                 !policies[opts->policy])) {
+    if (opts && (unsigned)opts->policy >= FM_PLACE_POLICIES) {
         return fm_error_set(err, FM_ERR_INVALID, "policy %u: there is no such",
                             (unsigned)opts->policy);
     }
@@ -73,6 +75,7 @@ fm_status_t fm_place_create(const fm_place_options_t *opts, fm_pool_t *pool,
     }
     place->pool = pool;
     place->cost = cost;
+    place->version = 1;
     if (opts) {
         place->options = *opts;
     }
@@ -102,6 +105,8 @@ void *fm_place_destroy(fm_place_t *place)
         free(place->tasks[i]);
     }
     free(place->workers);
+    free(place->idle);
+    free(place->class_live);
     free(place->tasks);
     fm_map_destroy(place->task_ids);
     free(place);
@@ -122,12 +127,14 @@ static fm_status_t task_check(const fm_place_task_t *task, fm_error_t *err)
 {
     if ((unsigned)task->kind >= FM_SCHED_KINDS ||
         (unsigned)task->device > FM_SCHED_GPU || task->task_type > 63 ||
-        !isfinite(task->item_input_bytes) || task->item_input_bytes < 0) {
+        !isfinite(task->item_input_bytes) || task->item_input_bytes < 0 ||
+        task->gang > FM_SCHED_GANG_MAX) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "task: kind %u, device kind %u, task type %u or "
-                            "%g input bytes make no sense",
+                            "task: kind %u, device kind %u, task type %u, "
+                            "%g input bytes or a gang of %u make no sense",
                             (unsigned)task->kind, (unsigned)task->device,
-                            task->task_type, task->item_input_bytes);
+                            task->task_type, task->item_input_bytes,
+                            task->gang);
     }
     if (task->model_count > FM_PLACE_MODELS_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT,
@@ -170,15 +177,16 @@ fm_status_t fm_place_task_put(fm_place_t *place, const fm_digest_t *batch_key,
         memcpy(made->models, task->models, bytes);
     }
     made->needs.models = made->models;
+    struct task *before = at ? place->tasks[*at] : NULL;
     if (at) {
-        free(place->tasks[*at]);
         place->tasks[*at] = made;
     } else if ((rc = task_add(place, made, err)) < 0) {
         free(made);
         return rc;
     }
-    return place->policy->task_put ? place->policy->task_put(place, made, err)
-                                   : FM_OK;
+    place->policy->task_put(place, made);
+    free(before);
+    return FM_OK;
 }
 
 fm_status_t fm_place_workflow_put(fm_place_t *place, uint32_t workflow,
@@ -200,14 +208,17 @@ static fm_status_t worker_check(const fm_sched_worker_t *worker,
                                 fm_error_t *err)
 {
     if (worker->id >= FM_SCHED_WORKERS_MAX ||
+        worker->device_class >= FM_COST_CLASSES_MAX ||
         worker->resident_count > FM_PLACE_RESIDENT_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT,
-                            "worker %u with %zu resident models: ids are "
-                            "below %u, models at most %u",
-                            worker->id, worker->resident_count,
-                            FM_SCHED_WORKERS_MAX, FM_PLACE_RESIDENT_MAX);
+                            "worker %u of device class %u with %zu resident "
+                            "models: below %u, below %u, at most %u",
+                            worker->id, worker->device_class,
+                            worker->resident_count, FM_SCHED_WORKERS_MAX,
+                            FM_COST_CLASSES_MAX, FM_PLACE_RESIDENT_MAX);
     }
     if (!nonnegative(worker->price_per_hour) || !nonnegative(worker->watts) ||
+        !nonnegative(worker->idle_watts) ||
         !nonnegative(worker->hazard_per_hour) ||
         !nonnegative(worker->load_bytes_per_s) ||
         !nonnegative(worker->fetch_bytes_per_s)) {
@@ -221,6 +232,19 @@ static fm_status_t worker_check(const fm_sched_worker_t *worker,
 
 static fm_status_t worker_room(fm_place_t *place, uint32_t id, fm_error_t *err)
 {
+    size_t words = id / 64 + 1;
+
+    if (words > place->idle_words) {
+        uint64_t *idle =
+            fm_realloc(place->idle, 2 * words, sizeof(*place->idle));
+        if (!idle) {
+            return fm_no_memory(err);
+        }
+        memset(idle + place->idle_words, 0,
+               (2 * words - place->idle_words) * sizeof(*idle));
+        place->idle = idle;
+        place->idle_words = 2 * words;
+    }
     while (place->worker_count <= id) {
         fm_status_t rc =
             fm_grow((void *)&place->workers, &place->worker_capacity,
@@ -229,6 +253,21 @@ static fm_status_t worker_room(fm_place_t *place, uint32_t id, fm_error_t *err)
             return rc;
         }
         place->workers[place->worker_count++] = (struct worker){0};
+    }
+    return FM_OK;
+}
+
+static fm_status_t class_room(fm_place_t *place, uint32_t class,
+                              fm_error_t *err)
+{
+    while (place->class_count <= class) {
+        fm_status_t rc =
+            fm_grow((void *)&place->class_live, &place->class_capacity,
+                    place->class_count, sizeof(*place->class_live), err);
+        if (rc < 0) {
+            return rc;
+        }
+        place->class_live[place->class_count++] = 0;
     }
     return FM_OK;
 }
@@ -252,24 +291,79 @@ static fm_status_t resident_copy(struct worker *to,
     return FM_OK;
 }
 
+bool fm_place_is_idle(const fm_place_t *place, uint32_t worker)
+{
+    return place->idle[worker / 64] >> worker % 64 & 1;
+}
+
+uint32_t fm_place_idle_next(const fm_place_t *place, uint32_t from)
+{
+    size_t at = from / 64;
+
+    if (at >= place->idle_words) {
+        return NONE;
+    }
+    uint64_t word = place->idle[at] & UINT64_MAX << from % 64;
+    while (word == 0) {
+        if (++at == place->idle_words) {
+            return NONE;
+        }
+        word = place->idle[at];
+    }
+    return (uint32_t)(at * 64) + (uint32_t)__builtin_ctzll(word);
+}
+
+static void idle_update(fm_place_t *place, uint32_t id)
+{
+    const struct worker *worker = &place->workers[id];
+    uint64_t bit = (uint64_t)1 << id % 64;
+
+    if (worker->known && !worker->busy && !worker->is.closed) {
+        place->idle[id / 64] |= bit;
+        place->version++;
+    } else {
+        place->idle[id / 64] &= ~bit;
+    }
+}
+
+/* Count a worker in or out of the live ones, and tell the tenants how many
+ * devices its class has. */
+static void live_count(fm_place_t *place, uint32_t id, bool in)
+{
+    const struct worker *worker = &place->workers[id];
+    uint32_t class = worker->is.device_class;
+
+    if (!worker->known || worker->is.closed) {
+        return;
+    }
+    place->live += in ? 1 : UINT32_MAX;
+    place->class_live[class] += in ? 1 : UINT32_MAX;
+    fm_tenants_capacity(fm_pool_tenants(place->pool), class,
+                        place->class_live[class]);
+}
+
 fm_status_t fm_place_worker_put(fm_place_t *place,
                                 const fm_sched_worker_t *worker,
                                 fm_error_t *err)
 {
     fm_status_t rc = worker_check(worker, err);
 
-    if (rc < 0 || (rc = worker_room(place, worker->id, err)) < 0) {
+    if (rc < 0 || (rc = worker_room(place, worker->id, err)) < 0 ||
+        (rc = class_room(place, worker->device_class, err)) < 0) {
         return rc;
     }
     struct worker *to = &place->workers[worker->id];
     if ((rc = resident_copy(to, worker, err)) < 0) {
         return rc;
     }
+    live_count(place, worker->id, false);
     int64_t free_at_ns = to->known ? to->is.free_at_ns : INT64_MIN;
     to->is = *worker;
     to->is.free_at_ns = free_at_ns;
     to->is.resident = to->resident;
     to->known = true;
+    live_count(place, worker->id, true);
+    idle_update(place, worker->id);
     return place->policy->worker_put
                ? place->policy->worker_put(place, worker->id, err)
                : FM_OK;
@@ -282,6 +376,7 @@ void fm_place_worker_busy(fm_place_t *place, uint32_t worker, int64_t until_ns)
     }
     place->workers[worker].busy = until_ns != INT64_MIN;
     place->workers[worker].is.free_at_ns = until_ns;
+    idle_update(place, worker);
     if (place->policy->worker_busy) {
         place->policy->worker_busy(place, worker, until_ns);
     }
@@ -292,11 +387,20 @@ void fm_place_worker_drop(fm_place_t *place, uint32_t worker)
     if (worker >= place->worker_count || !place->workers[worker].known) {
         return;
     }
+    live_count(place, worker, false);
     place->workers[worker].known = false;
     place->workers[worker].busy = false;
+    idle_update(place, worker);
     if (place->policy->worker_drop) {
         place->policy->worker_drop(place, worker);
     }
+}
+
+uint32_t fm_place_reserved_for(const fm_place_t *place, uint32_t worker)
+{
+    return place->policy->reserved_for && worker < place->worker_count
+               ? place->policy->reserved_for(place, worker)
+               : NONE;
 }
 
 /* --- deciding ------------------------------------------------------------ */
@@ -316,4 +420,13 @@ bool fm_place_next(fm_place_t *place, int64_t now_ns,
 
     *choice_out = choice;
     return chosen;
+}
+
+size_t fm_place_explain(fm_place_t *place, const fm_digest_t *batch_key,
+                        int64_t now_ns, fm_sched_candidate_t *list, size_t cap,
+                        fm_place_verdict_t *why)
+{
+    return place->policy->explain(place,
+                                  fm_pool_batch_id(place->pool, batch_key),
+                                  now_ns, list, cap, why);
 }
