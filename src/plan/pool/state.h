@@ -257,6 +257,11 @@ void fm_pool_lease_drop(fm_pool_t *pool, uint32_t lease);
 /* --- work.c: keys, their items, settling --------------------------------- */
 
 uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key);
+/** A look-up waits for memory twice, for the table and for the work.  In a
+ *  loop over many keys, ask ahead: for the slot of @p soon, and for the work of
+ *  @p sooner, whose slot was asked for before. */
+void fm_pool_work_prefetch(const fm_pool_t *pool, const fm_digest_t *soon,
+                           const fm_digest_t *sooner);
 /** Room for @p count works more. */
 fm_status_t fm_pool_work_reserve(fm_pool_t *pool, size_t count,
                                  fm_error_t *err);

@@ -52,6 +52,19 @@ uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key)
                              : NONE;
 }
 
+void fm_pool_work_prefetch(const fm_pool_t *pool, const fm_digest_t *soon,
+                           const fm_digest_t *sooner)
+{
+    if (pool->table_size == 0) {
+        return;
+    }
+    __builtin_prefetch(&pool->table[tag_of(soon) & (pool->table_size - 1)]);
+    uint64_t slot = pool->table[tag_of(sooner) & (pool->table_size - 1)];
+    if (slot != SLOT_EMPTY && slot >> 32 == tag_of(sooner)) {
+        __builtin_prefetch(work_at(pool, (uint32_t)slot));
+    }
+}
+
 static fm_status_t table_reserve(fm_pool_t *pool, size_t count, fm_error_t *err)
 {
     size_t size = pool->table_size ? pool->table_size : TABLE_MIN;
