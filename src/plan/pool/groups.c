@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
+#define SWEEP_STEPS 64u
+
 /* --- making --------------------------------------------------------------- */
 
 static fm_status_t batch_add(fm_pool_t *pool, const fm_digest_t *key,
@@ -279,8 +281,14 @@ void fm_pool_batch_mark(fm_pool_t *pool, uint32_t id)
     pool->dirty.tail = id;
 }
 
-/* A tenant met a quota or left it: that is looked at here and not at once, so
- * one that is there and back between two looks costs nothing. */
+/*
+ * A tenant met a quota or left it: that is looked at here and not at once, so
+ * one that is there and back between two looks costs nothing.  A work that
+ * waits in the name of a tenant at a quota may be wanted by another that is
+ * not: after a flip all works are looked at, some at each call, so that a
+ * tenant which flips all the time costs little; and all that are left when no
+ * lease is out, because then nothing else would bring the next call.
+ */
 static void flips_mark(fm_pool_t *pool)
 {
     uint32_t tenant = 0;
@@ -293,6 +301,11 @@ static void flips_mark(fm_pool_t *pool)
             fm_pool_batch_mark(pool, lane_at(pool, id)->batch);
         }
     }
+    if (pool->flips != fm_tenants_flips(pool->options.tenants)) {
+        pool->flips = fm_tenants_flips(pool->options.tenants);
+        pool->sweep_left = pool->work_used;
+    }
+    fm_pool_ready_sweep(pool, pool->totals.leases ? SWEEP_STEPS : UINT32_MAX);
 }
 
 bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out)

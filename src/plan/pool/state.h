@@ -23,7 +23,10 @@
     12u /* works, nodes, lanes and groups come 4096 at a time                  \
          */
 #define CHUNK (1u << CHUNK_BITS)
-#define DEPTHS 32u     /* deeper chains count as this deep */
+#define DEPTHS 32u /* deeper chains count as this deep */
+#define WAITERS_SEEN                                                           \
+    16                 /* items looked at for a deadline, and for a sponsor    \
+                        */
 #define PAYERS_MAX 16u /* beyond, a part is less than 6 %, and free (T8) */
 #define AVOID_LOOKS                                                            \
     1024u /* retried works looked at for one that this worker                  \
@@ -184,7 +187,9 @@ struct fm_pool {
     fm_map_t *group_ids; /* (batch, tenant[, priority]) → lane or group */
     uint32_t *order;     /* heap of lanes, while a lease is made */
     size_t order_count, order_capacity;
-    uint32_t stamp; /* of the last lease */
+    uint32_t stamp;                  /* of the last lease */
+    uint32_t sweep_hand, sweep_left; /* works to look at: see groups.c */
+    uint64_t flips;                  /* as of the last look */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
@@ -303,6 +308,15 @@ void fm_pool_group_left(fm_pool_t *pool, uint32_t group, float amount);
 
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t work, bool front);
 void fm_pool_ready_pop(fm_pool_t *pool, uint32_t work);
+/** Whether the tenant in whose name it waits is at a quota. */
+bool fm_pool_ready_blocked(const fm_pool_t *pool, const struct work *work);
+/** Whether that is another than its leader's. */
+bool fm_pool_ready_sponsored(const fm_pool_t *pool, const struct work *work);
+/** Let it wait in the name of whom it should, now. */
+void fm_pool_ready_move(fm_pool_t *pool, uint32_t work);
+/** Look at up to @p steps works, and move those that wait in the name of a
+ *  tenant at a quota although another could be served. */
+void fm_pool_ready_sweep(fm_pool_t *pool, uint32_t steps);
 /** A follower came that wants it by @p deadline_ns. */
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
 fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,

@@ -6,8 +6,7 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
-#define TABLE_MIN 64u   /* a power of two, as every later size */
-#define WAITERS_SEEN 16 /* waiters looked at for the nearest deadline */
+#define TABLE_MIN 64u /* a power of two, as every later size */
 
 /*
  * The table: open addressing with linear probing, load ≤ 0.7.  A slot holds
@@ -267,9 +266,12 @@ void fm_pool_work_after_loss(fm_pool_t *pool, uint32_t id, bool led)
             }
         }
         fm_pool_work_release(pool, id);
-    } else if (led && work->state == WORK_READY) {
+    } else if (work->state == WORK_READY &&
+               (led || fm_pool_ready_sponsored(pool, work))) {
         fm_pool_ready_pop(pool, id);
-        fm_pool_work_lead(pool, id);
+        if (led) {
+            fm_pool_work_lead(pool, id);
+        }
         fm_pool_ready_push(pool, id, false);
     } else if (led) {
         fm_pool_work_lead(pool, id);

@@ -47,6 +47,7 @@ struct fm_tenants {
     size_t hand;           /* tenant whose debt is looked at next */
     uint32_t active_count;
     uint32_t flip_head, flip_tail;
+    uint64_t flips;
     double devices[FM_TENANT_RESOURCES_MAX];
     char text[192];
 };
@@ -246,6 +247,7 @@ static void blocked_test(fm_tenants_t *tenants, struct tenant *tenant)
         return;
     }
     tenant->blocked = blocked;
+    tenants->flips++;
     active_set(tenants, tenant);
     if (tenant->flip_queued) {
         return;
@@ -275,6 +277,11 @@ bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out)
         }
     }
     return false;
+}
+
+uint64_t fm_tenants_flips(const fm_tenants_t *tenants)
+{
+    return tenants->flips;
 }
 
 bool fm_tenants_is_blocked(const fm_tenants_t *tenants, uint32_t id)

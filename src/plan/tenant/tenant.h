@@ -119,6 +119,8 @@ bool fm_tenants_is_blocked(const fm_tenants_t *tenants, uint32_t id);
 /** Take a tenant that is blocked, or no longer, other than when it was last
  *  taken; false when there is none. */
 bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out);
+/** How often tenants met or left a quota, there and back included. */
+uint64_t fm_tenants_flips(const fm_tenants_t *tenants);
 /** Memory held. */
 size_t fm_tenants_bytes(const fm_tenants_t *tenants);
 

@@ -70,8 +70,7 @@ static fm_status_t task_demand(struct sim *sim, struct task *task,
         demand.item_work = batch.work / batch.ready;
         demand.oldest_ns = batch.oldest_ns;
         demand.deadline_ns = batch.deadline_ns;
-        /* A node a batch of items, about: the pool keeps no count of nodes. */
-        demand.waiters = fmax(batch.tenants, 1);
+        demand.waiters = fmax(task->open_nodes, 1);
         rc = demand_add(sim, count, &demand, err);
     }
     if (rc == FM_OK && task->queued_nodes > 0) {

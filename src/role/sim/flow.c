@@ -158,6 +158,17 @@ static fm_status_t queued_add(struct sim *sim, struct flow *flow,
     return FM_OK;
 }
 
+/* A node ended, or its workflow. */
+static void node_close(struct sim *sim, struct flow *flow, uint32_t index)
+{
+    struct node *node = &flow->nodes[index];
+
+    if (node->expanded && !node->closed) {
+        sim->tasks[node->task].open_nodes--;
+    }
+    node->closed = true;
+}
+
 static void queued_remove(struct sim *sim, const struct flow *flow,
                           uint32_t index)
 {
@@ -331,6 +342,7 @@ static fm_status_t expand(struct sim *sim, struct flow *flow, uint32_t workflow,
     queued_remove(sim, flow, index);
     node->expanded = true;
     node->ready_ns = sim->now_ns;
+    task->open_nodes++;
     return fm_sim_event(
         sim,
         &(fm_pool_event_t){.kind = FM_POOL_EXPAND,
@@ -372,12 +384,13 @@ static fm_status_t node_ready(struct sim *sim, uint32_t workflow, uint32_t node,
 static fm_status_t node_done(struct sim *sim, uint32_t workflow, uint32_t index,
                              fm_error_t *err)
 {
-    const struct flow *flow = sim->flows[workflow];
+    struct flow *flow = sim->flows[workflow];
 
     if (!flow) {
         return FM_OK;
     }
     const struct node *node = &flow->nodes[index];
+    node_close(sim, flow, index);
     return fm_sim_latency_add(sim, flow->categories[index], node->ready_ns,
                               node->first_ns, sim->now_ns, err);
 }
@@ -393,6 +406,7 @@ static fm_status_t flow_done(struct sim *sim, uint32_t workflow, bool failed,
     }
     for (uint32_t n = 0; n < flow->count; n++) {
         queued_remove(sim, flow, n);
+        node_close(sim, flow, n);
     }
     fm_sim_mark(sim, failed, workflow, flow->count);
     if (!failed) {

@@ -86,6 +86,7 @@ struct task {
     uint32_t input_domain;
     uint32_t pool_id;      /* batch of the pool, or NONE so far */
     bool listed;           /* in sim->listed */
+    uint32_t open_nodes;   /* expanded and not done */
     uint64_t queued_items; /* of nodes not expanded yet */
     uint32_t queued_nodes;
     double queued_ready_s; /* sum over those nodes of when they may be ready */
@@ -105,7 +106,7 @@ struct node {
     double likely_ready_s;      /* elastic only: guessed at arrival */
     uint32_t task;
     uint32_t domain; /* where its last result was made */
-    bool expanded;
+    bool expanded, closed; /* closed: done */
 };
 
 /** A workflow that is not finished. */
