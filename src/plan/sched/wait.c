@@ -2,7 +2,9 @@
 /*
  * Busy workers as candidates.  What is asked for is the last slice of the work
  * that waits for a model: the slices before it keep the holders busy, so one
- * more holder pays as soon as that wait is longer than its load.
+ * more holder pays as soon as that wait is longer than its load.  Only holders
+ * of the candidate's class share that work: those of a class that is turned
+ * down take no part of it.
  */
 #include <math.h>
 
@@ -18,7 +20,7 @@ double fm_sched_wait_s(const fm_sched_t *s, const struct batch *batch,
         batch->ready < batch->size_max ? batch->ready : batch->size_max;
     bool model = pool->kind == POOL_MODEL;
     double backlog_s = model ? s->models[pool->owner].backlog_s : s->demand_s;
-    uint32_t workers = model ? s->models[pool->owner].holders : s->worker_count;
+    uint32_t workers = pool->count;
 
     if (free_ns == IDLE) {
         return 0;
