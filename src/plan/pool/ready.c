@@ -92,9 +92,10 @@ static void dues_clean(const fm_pool_t *pool, uint32_t id)
     }
 }
 
-fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t id, size_t count,
                                  fm_error_t *err)
 {
+    struct batch *batch = &pool->batches[id];
     size_t wanted = 2 * (batch->works + count);
 
     if (wanted <= batch->due_capacity) {
@@ -105,6 +106,7 @@ fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
         return fm_no_memory(err);
     }
     batch->dues = dues;
+    pool->list_bytes += (wanted - batch->due_capacity) * sizeof(*dues);
     batch->due_capacity = wanted;
     return FM_OK;
 }

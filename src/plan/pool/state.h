@@ -149,6 +149,7 @@ struct lease {
     uint32_t worker, batch;
     uint32_t *slots;  /* works; NONE once closed */
     uint16_t *payers; /* tenant of each slot; in the block of slots */
+    size_t slot_bytes;
     uint32_t count, open;
     uint32_t live; /* open and waited for */
     uint32_t resource, devices;
@@ -203,6 +204,7 @@ struct fm_pool {
     struct queue dirty; /* batches */
     fm_pool_totals_t totals;
     size_t item_bytes, edge_bytes;
+    size_t list_bytes; /* of batches and leases */
 };
 
 /* --- pool.c: access ------------------------------------------------------ */
@@ -319,7 +321,8 @@ void fm_pool_ready_move(fm_pool_t *pool, uint32_t work);
 void fm_pool_ready_sweep(fm_pool_t *pool, uint32_t steps);
 /** A follower came that wants it by @p deadline_ns. */
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
-fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+/** Room for the deadlines of @p count works more. */
+fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t batch, size_t count,
                                  fm_error_t *err);
 
 /* --- order.c: what is leased next (P7) ------------------------------------ */
