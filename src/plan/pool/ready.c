@@ -96,9 +96,10 @@ fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t id, size_t count,
                                  fm_error_t *err)
 {
     struct batch *batch = &pool->batches[id];
-    size_t wanted = 2 * (batch->works + count);
+    size_t needed = batch->works + count;
+    size_t wanted = 2 * needed; /* so it grows, and compacts, seldom */
 
-    if (wanted <= batch->due_capacity) {
+    if (needed + needed / 4 <= batch->due_capacity) {
         return FM_OK;
     }
     struct due *dues = fm_realloc(batch->dues, wanted, sizeof(*dues));
