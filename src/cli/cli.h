@@ -20,16 +20,20 @@ typedef struct fm_cli_option {
     const char *name;  /**< without dashes */
     const char *value; /**< name of its value in help; NULL: a switch */
     const char *help;
+    bool many; /**< may be given several times; at most one a command */
 } fm_cli_option_t;
 
 #define FM_CLI_OPTION_MAX 8u
 #define FM_CLI_OPERAND_MAX 4u
+#define FM_CLI_MANY_MAX 64u
 
 /** What was given; options by their position in the command's table. */
 typedef struct fm_cli_args {
     const char *options[FM_CLI_OPTION_MAX]; /**< value, "" for a switch */
     const char *operands[FM_CLI_OPERAND_MAX];
     size_t operand_count;
+    const char *many[FM_CLI_MANY_MAX]; /**< of the option that may be several */
+    size_t many_count;
 } fm_cli_args_t;
 
 typedef struct fm_cli_command {
@@ -50,6 +54,7 @@ extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
 extern const fm_cli_command_t fm_cli_explain_miss;
+extern const fm_cli_command_t fm_cli_sim;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;

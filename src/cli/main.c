@@ -13,11 +13,11 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,          &fm_cli_validate,     &fm_cli_result,
-    &fm_cli_lineage,      &fm_cli_explain_miss, &fm_cli_cas_stat,
-    &fm_cli_cas_ls,       &fm_cli_cas_get,      &fm_cli_cas_verify,
-    &fm_cli_model_import, &fm_cli_model_export, &fm_cli_model_ls,
-    &fm_cli_model_show,   &fm_cli_model_rm,
+    &fm_cli_run,        &fm_cli_validate,     &fm_cli_result,
+    &fm_cli_lineage,    &fm_cli_explain_miss, &fm_cli_sim,
+    &fm_cli_cas_stat,   &fm_cli_cas_ls,       &fm_cli_cas_get,
+    &fm_cli_cas_verify, &fm_cli_model_import, &fm_cli_model_export,
+    &fm_cli_model_ls,   &fm_cli_model_show,   &fm_cli_model_rm,
 };
 
 static const char about[] =
@@ -215,6 +215,13 @@ static int parse_option(const fm_cli_command_t *command, char **argv,
         } else {
             return fm_cli_fail(FM_EXIT_USAGE, "--%s wants a value: %s",
                                option->name, option->value);
+        }
+        if (option->many) {
+            if (args->many_count == FM_CLI_MANY_MAX) {
+                return fm_cli_fail(FM_EXIT_USAGE, "--%s more than %u times",
+                                   option->name, FM_CLI_MANY_MAX);
+            }
+            args->many[args->many_count++] = args->options[i];
         }
         return FM_EXIT_OK;
     }
