@@ -22,7 +22,7 @@ typedef struct fm_cli_option {
     const char *help;
 } fm_cli_option_t;
 
-#define FM_CLI_OPTION_MAX 8u
+#define FM_CLI_OPTION_MAX 12u
 #define FM_CLI_OPERAND_MAX 4u
 
 /** What was given; options by their position in the command's table. */

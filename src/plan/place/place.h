@@ -71,9 +71,10 @@ bool fm_place_policy_isolates(fm_place_policy_t policy);
  *  as they are, and only action keys are isolated (adaptive). */
 bool fm_place_policy_merges(fm_place_policy_t policy);
 /**
- * Another key for another workflow and node.
- * @param node  FM_PLACE_NONE: one key for all nodes of the workflow (action
- *              keys); else of this node (batch keys).
+ * Another key for another workflow and node.  Action keys go through it with
+ * their node, because one action key belongs to one batch key; so do the batch
+ * keys of a policy that does not merge.
+ * @param node  FM_PLACE_NONE: the same for all nodes of the workflow.
  */
 fm_digest_t fm_place_isolate(const fm_digest_t *key, uint32_t workflow,
                              uint32_t node);

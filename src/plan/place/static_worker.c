@@ -175,8 +175,7 @@ static uint32_t choose(fm_place_t *place, const struct entry *entry,
     for (uint32_t w = fm_place_idle_next(place, 0); w != NONE;
          w = fm_place_idle_next(place, w + 1)) {
         const fm_sched_worker_t *is = &place->workers[w].is;
-        if (state->owners[w] == NONE &&
-            (!device || size_of(is) >= flow->memory_bytes) &&
+        if ((!device || size_of(is) >= flow->memory_bytes) &&
             (best == NONE || smaller(is, &place->workers[best].is)) &&
             fm_place_usable(place, entry, w, now_ns, own_out)) {
             best = w;

@@ -238,6 +238,7 @@ typedef struct fm_pool_node {
 typedef struct fm_pool_workflow {
     fm_pool_state_t state; /**< RUNNING, DONE, FAILED or CANCELLED */
     const char *tenant;    /**< borrowed */
+    uint32_t tenant_id;
     int32_t priority;
     int64_t deadline_ns, submitted_ns;
     uint32_t nodes, nodes_done, nodes_skipped, nodes_failed;

@@ -17,7 +17,8 @@
  * the decision.  Ratios decide then, not differences: an outlier moves no
  * other candidate, and a saving of 1 % is worth 1 %, whoever else is there.
  * The best candidate has U = 0 where it is both the fastest and the cheapest.
- * On one worker this ranks by V/T (Smith's rule, 1956).
+ * On one worker this ranks by V/T (Smith's rule, 1956).  A price below 0.01
+ * dollars an hour counts as that much in norm, since ratios need something.
  *
  * Candidates of a batch key: of every hardware class the soonest worker of
  * all, the soonest holder of each of its models, and the soonest worker in the
@@ -117,7 +118,8 @@ typedef struct fm_sched_worker {
     uint32_t domain; /**< locality domain, such as its node or cell; NONE:
                           near nothing, in no gang */
     int64_t walltime_end_ns; /**< 0: none; whole minutes count */
-    double price_per_hour, watts, idle_watts;   /**< energy: watts above idle */
+    double price_per_hour, watts;
+    double idle_watts;                          /**< not read here */
     double hazard_per_hour;                     /**< expected preemptions */
     double load_bytes_per_s, fetch_bytes_per_s; /**< 0: 1 GB/s */
 } fm_sched_worker_t;
@@ -145,8 +147,8 @@ typedef struct fm_sched_terms {
     double value;                         /**< V */
     double survival;                      /**< P */
     double dollars;                       /**< of T − wait, energy included */
-    double joules;                        /**< of T − wait, above idle */
-    double gain, loss;                    /**< V·P/T and dollars / V */
+    double joules;                        /**< of T − wait */
+    double gain, loss;                    /**< V·P/T, dollars / V */
     double gain_norm, loss_norm;          /**< ≤ 0 and ≥ 0, 0 is the best */
     double lambda;
     double utility;     /**< U */

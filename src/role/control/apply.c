@@ -9,7 +9,9 @@
 
 #include "base/mem.h"
 #include "plan/key/key.h"
+#include "plan/place/place.h"
 #include "role/control/folded.h"
+#include "role/control/needs.h"
 #include "role/control/work.h"
 
 /* --- SUBMIT --------------------------------------------------------------- */
@@ -39,9 +41,7 @@ static fm_status_t pool_submit(fm_state_t *state, const fm_run_t *run,
                    .now_ns = now_ns,
                    .nodes = nodes,
                    .node_count = run->node_count}};
-    if ((rc = fm_pool_check(state->pool, &event, NULL, err)) >= 0) {
-        rc = fm_pool_apply(state->pool, &event, err);
-    }
+    rc = fm_pool_apply(state->pool, &event, err);
     free(nodes);
     return rc;
 }
@@ -51,7 +51,10 @@ static fm_status_t run_fill(fm_run_t *run, const fm_record_submit_t *record,
 {
     fm_status_t rc = FM_OK;
 
+    run->isolation = record->isolation;
     if (!(run->file = fm_span_copy(record->file)) ||
+        !(run->policy = record->policy.len > 0 ? fm_span_copy(record->policy)
+                                               : fm_strdup("flowmesh")) ||
         !(run->text = fm_span_copy(record->text))) {
         return fm_no_memory(err);
     }
@@ -191,6 +194,50 @@ static fm_status_t vector_keys(const fm_state_t *state,
     return rc;
 }
 
+/* Whoever places work is to hear of the batch. */
+static fm_status_t batch_changed(fm_state_t *state, size_t index,
+                                 fm_error_t *err)
+{
+    struct batch *batch = &state->batches[index];
+    fm_status_t rc = FM_OK;
+
+    if (batch->changed) {
+        return FM_OK;
+    }
+    if ((rc = fm_grow(&state->changed, &state->changed_capacity,
+                      state->changed_count, sizeof(*state->changed), err)) >=
+        0) {
+        state->changed[state->changed_count++] = (uint32_t)index;
+        batch->changed = true;
+    }
+    return rc;
+}
+
+/* Nodes of one batch key may ask for different hardware: all get the most. */
+static bool batch_grow(fm_batch_info_t *old, const fm_batch_info_t *info)
+{
+    fm_batch_info_t before = *old;
+
+    if (info->item_bytes_max > old->item_bytes_max) {
+        old->item_bytes_max = info->item_bytes_max;
+    }
+    if (info->deadline_ns > old->deadline_ns) {
+        old->deadline_ns = info->deadline_ns;
+    }
+    if (info->memory_bytes > old->memory_bytes) {
+        old->memory_bytes = info->memory_bytes;
+    }
+    if (info->gang > old->gang) {
+        old->gang = info->gang;
+    }
+    if (old->device == FM_SCHED_ANY) {
+        old->device = info->device;
+    }
+    return before.item_bytes_max != old->item_bytes_max ||
+           before.memory_bytes != old->memory_bytes ||
+           before.gang != old->gang || before.device != old->device;
+}
+
 static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
                               const fm_batch_info_t *info, fm_error_t *err)
 {
@@ -198,14 +245,9 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
     fm_status_t rc = FM_OK;
 
     if (known) {
-        fm_batch_info_t *old = &state->batches[*known];
-        if (info->item_bytes_max > old->item_bytes_max) {
-            old->item_bytes_max = info->item_bytes_max;
-        }
-        if (info->deadline_ns > old->deadline_ns) {
-            old->deadline_ns = info->deadline_ns;
-        }
-        return FM_OK;
+        return batch_grow(&state->batches[*known].info, info)
+                   ? batch_changed(state, *known, err)
+                   : FM_OK;
     }
     if ((rc = fm_grow(&state->batches, &state->batch_capacity,
                       state->batch_count, sizeof(*state->batches), err)) < 0 ||
@@ -213,8 +255,27 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
             0) {
         return rc;
     }
-    state->batches[state->batch_count++] = *info;
-    return FM_OK;
+    state->batches[state->batch_count] =
+        (struct batch){.key = *key, .info = *info};
+    return batch_changed(state, state->batch_count++, err);
+}
+
+/* Keys of a workflow that shares less than content allows (record.h). */
+static void keys_isolate(const fm_run_t *run, uint32_t node, fm_digest_t *keys,
+                         uint32_t count, fm_digest_t *batch_key)
+{
+    uint32_t part =
+        run->isolation == FM_ISOLATION_WORKFLOW ? FM_PLACE_NONE : node;
+
+    if (run->isolation == FM_ISOLATION_NONE) {
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = fm_place_isolate(&keys[i], run->index, part);
+    }
+    if (run->isolation == FM_ISOLATION_NODE) {
+        *batch_key = fm_place_isolate(batch_key, run->index, node);
+    }
 }
 
 static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
@@ -238,16 +299,18 @@ static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
                                     &event.expand.batch_key, err)) < 0) {
         goto out;
     }
+    keys_isolate(run, index, keys, vector->count, &event.expand.batch_key);
+    vector->batch_key = event.expand.batch_key;
     vector->item_work = fm_work_describe(state->cost, node->task_type, params,
                                          hints, vector, &info);
+    fm_needs_read(hints, &info);
     vector->task_class = info.task_class;
     event.expand.item_work = (float)vector->item_work;
     event.expand.task_class = info.task_class;
-    if ((rc = batch_note(state, &event.expand.batch_key, &info, err)) < 0 ||
-        (rc = fm_pool_check(state->pool, &event, NULL, err)) < 0) {
-        goto out;
+    /* quotas refused it before it was journalled, or not at all */
+    if ((rc = batch_note(state, &event.expand.batch_key, &info, err)) >= 0) {
+        rc = fm_pool_apply(state->pool, &event, err);
     }
-    rc = fm_pool_apply(state->pool, &event, err);
 out:
     free(keys);
     return rc;
@@ -262,6 +325,7 @@ static fm_status_t vector_finish(fm_state_t *state, const fm_run_t *run,
     fm_json_t *hints = NULL;
     fm_status_t rc = FM_OK;
 
+    vector->expanded_ns = record->wall_ns;
     if (!(vector->params = fm_span_copy(record->params)) ||
         !(vector->hints = fm_span_copy(record->hints))) {
         return fm_no_memory(err);
@@ -399,6 +463,11 @@ static fm_status_t apply_entry(fm_state_t *state,
                                         .now_ns = now_ns}};
     bool changes = false;
 
+    if (record->count > 0) { /* a batch's bill, in equal parts */
+        event.result.seconds = record->seconds / record->count;
+        event.result.dollars = record->dollars / record->count;
+        event.result.joules = record->joules / record->count;
+    }
     if (entry->outcome != FM_OUTCOME_OK) {
         fm_state_note_error(state, entry->workflow, entry->node,
                             entry->error.text, entry->error.len);

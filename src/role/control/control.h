@@ -42,6 +42,7 @@ typedef struct fm_control_options {
     int64_t heartbeat_ns;      /**< between beats; 0: 1 s */
     int64_t silence_ns;        /**< a worker silent this long is lost; 0: 5 s */
     const fm_config_t *config; /**< borrowed, outlives it; NULL: defaults */
+    bool no_sharing;           /**< ablation: workflows share no results */
 } fm_control_options_t;
 
 /**

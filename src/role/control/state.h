@@ -14,6 +14,7 @@
 
 #include "plan/cost/cost.h"
 #include "plan/pool/pool.h"
+#include "plan/sched/sched.h"
 #include "plan/workflow/workflow.h"
 #include "role/control/record.h"
 
@@ -27,6 +28,8 @@ typedef struct fm_vector {
     fm_buf_t texts;      /**< canonical JSON texts, each with its NUL */
     uint32_t task_class; /**< of plan/cost; valid once params are */
     double item_work;    /**< its units */
+    fm_digest_t batch_key;
+    int64_t expanded_ns; /**< wall clock; 0: not told */
 } fm_vector_t;
 
 /** One submitted workflow. */
@@ -39,6 +42,8 @@ typedef struct fm_run {
     char *text;
     fm_json_t *files;
     int64_t submitted_ns; /**< wall clock */
+    char *policy;         /**< that it was submitted under */
+    fm_isolation_t isolation;
     size_t node_count;
     fm_vector_t **vectors; /**< [node_count], NULL until expanded */
     char **errors;         /**< [node_count], first cause, or NULL */
@@ -68,7 +73,9 @@ typedef struct fm_batch_info {
     fm_digest_t model;
     uint64_t model_bytes;  /**< 0: unknown */
     uint64_t memory_bytes; /**< of the device, at the least; 0: unknown */
-    int64_t deadline_ns;   /**< for one item; 0: by estimate */
+    fm_sched_device_kind_t device;
+    uint32_t gang;       /**< devices at once, ≥ 1 */
+    int64_t deadline_ns; /**< for one item; 0: by estimate */
 } fm_batch_info_t;
 
 typedef struct fm_state fm_state_t;
@@ -102,6 +109,10 @@ const fm_lease_record_t *fm_state_lease(const fm_state_t *state,
                                         uint64_t lease);
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
                                       const fm_digest_t *batch_key);
+/** Take a batch key that is new, or whose needs have grown, since it was last
+ *  taken; false when there is none.  @p info_out is borrowed. */
+bool fm_state_next_batch(fm_state_t *state, fm_digest_t *key_out,
+                         const fm_batch_info_t **info_out);
 /** The canonical text whose digest is the action key of an item of an expanded
  *  node (docs/spec/keys.md); free() it. */
 FM_MUST_USE fm_status_t fm_state_key_text(const fm_state_t *state,

@@ -17,13 +17,15 @@
 /* Seconds and bytes that one load may claim. */
 #define LOAD_MAX 1e15
 
-void fm_control_lease_destroy(struct lease *lease)
+void *fm_control_lease_destroy(struct lease *lease)
 {
     if (lease) {
         free(lease->refs);
+        free(lease->workers);
         free(lease->placement);
         free(lease);
     }
+    return NULL;
 }
 
 void fm_control_worker_fini(struct worker *worker)
@@ -87,9 +89,7 @@ void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
         .lease_end = {.lease = worker->lease->lease,
                       .how = how,
                       .now_ns = fm_reactor_now_ns(control->reactor)}};
-    fm_control_lease_destroy(worker->lease);
-    worker->lease = NULL;
-    control->place_wanted = true;
+    fm_control_worker_free(control, worker);
     if (fm_pool_check(control->pool, &event, NULL, NULL) >= 0 &&
         fm_pool_apply(control->pool, &event, &err) < 0) {
         fm_control_fatal(control, &err);
@@ -136,6 +136,7 @@ static void worker_gone(fm_control_t *control, struct worker *worker,
                         const char *why, fm_pool_lease_end_t how)
 {
     fm_control_lease_drop(control, worker, how);
+    fm_control_worker_drop(control, worker);
     note_gone(control, worker->peer);
     tell_owner(control, worker, false, why);
     fm_control_worker_fini(worker);
@@ -145,6 +146,7 @@ static void worker_gone(fm_control_t *control, struct worker *worker,
 static void worker_silent(fm_control_t *control, struct worker *worker)
 {
     fm_control_lease_drop(control, worker, FM_POOL_END_FAULT);
+    fm_control_worker_drop(control, worker);
     note_gone(control, worker->peer);
     worker->state = WORKER_SILENT;
     tell_owner(control, worker, false, "silent");
@@ -273,6 +275,7 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         return;
     }
     note_back(control, peer);
+    fm_control_worker_put(control, worker);
     worker->heard_ns = fm_reactor_now_ns(control->reactor);
     fm_msg_t welcome = {
         .type = FM_MSG_WELCOME,
@@ -296,8 +299,8 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
 
 /* --- HEARTBEAT, PROGRESS, CHECKPOINT -------------------------------------- */
 
-static void set_resident(struct worker *worker, const char *const *models,
-                         size_t count)
+static void set_resident(fm_control_t *control, struct worker *worker,
+                         const char *const *models, size_t count)
 {
     fm_digest_t *resident = fm_calloc(count, sizeof(*resident));
     size_t used = 0;
@@ -308,9 +311,19 @@ static void set_resident(struct worker *worker, const char *const *models,
     for (size_t i = 0; i < count; i++) {
         used += fm_digest_parse(models[i], &resident[used]);
     }
+    bool same = used == worker->resident_count;
+    for (size_t i = 0; same && i < used; i++) {
+        same = fm_digest_equal(&resident[i], &worker->resident[i]);
+    }
     free(worker->resident);
     worker->resident = resident;
     worker->resident_count = used;
+    if (!same) {
+        /* not on every beat: a model that is being loaded is in no list yet,
+         * and plan/sched already counts on it */
+        fm_control_worker_put(control, worker);
+        control->place_wanted = true;
+    }
 }
 
 /* HEARTBEAT: alive.  in { busy, models, memory_bytes }  out nothing */
@@ -320,7 +333,8 @@ static void on_heartbeat(fm_control_t *control, uint32_t peer,
     struct worker *worker = find_worker(control, peer);
 
     if (worker) {
-        set_resident(worker, msg->heartbeat.models, msg->heartbeat.model_count);
+        set_resident(control, worker, msg->heartbeat.models,
+                     msg->heartbeat.model_count);
     }
 }
 
@@ -536,9 +550,7 @@ static void on_result(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     }
     record_result(control, worker, result);
     if (result->final) {
-        fm_control_lease_destroy(worker->lease);
-        worker->lease = NULL;
-        control->place_wanted = true;
+        fm_control_worker_free(control, worker);
     }
 }
 
@@ -550,6 +562,7 @@ static void on_drain(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     (void)msg;
     if (worker) {
         worker->draining = true;
+        fm_control_worker_put(control, worker);
         control->place_wanted = true; /* others may have waited for it */
     }
 }
@@ -603,6 +616,7 @@ void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
     if (!worker &&
         (worker = find_in_state(control, peer, WORKER_SILENT)) != NULL) {
         worker->state = WORKER_UP;
+        fm_control_worker_put(control, worker);
         note_back(control, peer);
         control->place_wanted = true;
         tell_owner(control, worker, true, "heard again");

@@ -45,6 +45,7 @@ struct launch {
     size_t text_len;
     fm_workflow_t *workflow;
     fm_config_t *config;
+    bool no_sharing;
     fm_json_t *files; /* what the workflow names, by key: its digest */
     uint32_t run;
     bool interrupted; /* a signal asked us to stop */
@@ -574,6 +575,7 @@ static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
                                 fm_error_t *err)
 {
     fm_control_options_t opts = {.config = launch->config,
+                                 .no_sharing = launch->no_sharing,
                                  .events = {.on_node = on_node,
                                             .on_progress = on_progress,
                                             .on_run = on_run,
@@ -665,7 +667,10 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
         return FM_LAUNCH_NO_FABRIC;
     }
     if (fm_launch_config(launch->opts->config, launch->dir, &launch->config,
-                         err) < 0) {
+                         err) < 0 ||
+        fm_launch_overrule(&launch->config->place, launch->opts->policy,
+                           launch->opts->without, &launch->no_sharing,
+                           err) < 0) {
         return FM_LAUNCH_REFUSED;
     }
     if (fabric_open(launch->dir, &opts, fabric, err) < 0) {

@@ -20,6 +20,9 @@ typedef struct fm_launch_options {
     const char *fabric_dir; /**< NULL: $FLOWMESH_FABRIC, else a fresh one */
     const char *config;     /**< NULL: $FLOWMESH_CONFIG, else fabric.yaml in
                                  the fabric, where there is one */
+    const char *policy;     /**< instead of the configuration's, or NULL */
+    const char *without;    /**< ablations, such as "batching,sharing", or
+                                 NULL; see fm_launch_overrule() */
     uint32_t workers;       /**< embedded; 0: one a core */
     const char *executor;   /**< command line of the executor, split at blanks;
                                  NULL: flowmesh-engine beside this program */
@@ -72,6 +75,21 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
 FM_MUST_USE fm_status_t fm_launch_config(const char *named, const char *dir,
                                          fm_config_t **config_out,
                                          fm_error_t *err);
+
+/**
+ * Overrule the configuration, for comparisons.
+ * @param policy   name of a policy (plan/place), or NULL.
+ * @param without  names, separated by commas, of what flowmesh is to do
+ *                 without: batching, locality, consolidation, fair_share,
+ *                 sharing; or NULL.
+ * @param no_sharing_out  [out] "sharing" was among them.
+ * @retval FM_ERR_INVALID  no such name; the text lists them.
+ */
+FM_MUST_USE fm_status_t fm_launch_overrule(fm_place_options_t *place,
+                                           const char *policy,
+                                           const char *without,
+                                           bool *no_sharing_out,
+                                           fm_error_t *err);
 
 /** The fabric that commands read when none is named: $FLOWMESH_FABRIC, else
  *  the latest one under the user's state directory; free() it. */

@@ -169,6 +169,61 @@ fm_status_t fm_launch_config(const char *named, const char *dir,
     return rc;
 }
 
+static fm_status_t policy_set(fm_place_options_t *place, const char *name,
+                              fm_error_t *err)
+{
+    char names[256] = "";
+    size_t len = 0;
+
+    if (fm_place_policy_find(name, &place->policy)) {
+        return FM_OK;
+    }
+    for (int i = 0; i < FM_PLACE_POLICIES; i++) {
+        len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s",
+                                i ? ", " : "",
+                                fm_place_policy_name((fm_place_policy_t)i));
+    }
+    return fm_error_set(err, FM_ERR_INVALID,
+                        "policy %.60s: there is no such; allowed: %s", name,
+                        names);
+}
+
+fm_status_t fm_launch_overrule(fm_place_options_t *place, const char *policy,
+                               const char *without, bool *no_sharing_out,
+                               fm_error_t *err)
+{
+    const struct {
+        const char *name;
+        bool *flag;
+    } parts[] = {{"batching", &place->sched.no_batching},
+                 {"locality", &place->sched.no_locality},
+                 {"consolidation", &place->sched.no_consolidation},
+                 {"fair_share", &place->sched.no_fair_share},
+                 {"sharing", no_sharing_out}};
+    fm_status_t rc = policy ? policy_set(place, policy, err) : FM_OK;
+
+    while (rc >= 0 && without && *without) {
+        size_t len = strcspn(without, ",");
+        size_t i = 0;
+        while (i < FM_COUNT_OF(parts) &&
+               (strlen(parts[i].name) != len ||
+                strncmp(parts[i].name, without, len) != 0)) {
+            i++;
+        }
+        if (i == FM_COUNT_OF(parts)) {
+            rc = fm_error_set(err, FM_ERR_INVALID,
+                              "without %.*s: allowed, separated by commas: "
+                              "batching, locality, consolidation, fair_share, "
+                              "sharing",
+                              (int)(len < 60 ? len : 60), without);
+        } else {
+            *parts[i].flag = true;
+        }
+        without += len + (without[len] == ',');
+    }
+    return rc;
+}
+
 fm_status_t fm_launch_fabric_dir(const char *named, char **dir_out,
                                  fm_error_t *err)
 {
