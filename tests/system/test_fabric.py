@@ -126,6 +126,24 @@ class Fabric(harness.Case):
                 self.assertEqual(run["placement"]["on"]["class"],
                                  "right" if cheap == "w2" else "left")
 
+    def test_a_tenants_devices_are_counted(self):
+        config = self.write("quota.yaml", HEAD + "tenants:\n"
+                            "- {name: small, devices_max: 1}\n")
+        log = self.path("log")
+        nodes = [{"name": "n%d" % i, "spec": {
+            "taskType": "command", "command": [
+                "sh", "-c", "echo in >> '%s'; sleep 0.1; echo out >> '%s'; "
+                "echo %d" % (log, log, i)]}} for i in range(6)]
+        file = self.workflow("many", nodes, owner="small")
+        self.call("run", file, "--fabric", self.fabric, "--workers", 3,
+                  "--config", config)
+        with open(log, encoding="utf-8") as lines:
+            self.assertEqual(lines.read().split(), ["in", "out"] * 6)
+        # who is not named has no quota, and the same work was shared
+        report = self.run_json(self.workflow("again", nodes, owner="other"),
+                               self.fabric, "--config", config)
+        self.assertEqual(report["operators"]["shared"], 6)
+
     def test_the_worker_knows_best(self):
         config = self.write("dear.yaml", prices(100, 100))
         self.call("run", self.chain("own", 1), "--fabric", self.fabric,
