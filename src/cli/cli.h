@@ -23,7 +23,7 @@ typedef struct fm_cli_option {
     bool many; /**< may be given several times; at most one a command */
 } fm_cli_option_t;
 
-#define FM_CLI_OPTION_MAX 8u
+#define FM_CLI_OPTION_MAX 12u
 #define FM_CLI_OPERAND_MAX 4u
 #define FM_CLI_MANY_MAX 64u
 
@@ -64,6 +64,7 @@ extern const fm_cli_command_t fm_cli_model_export;
 extern const fm_cli_command_t fm_cli_model_ls;
 extern const fm_cli_command_t fm_cli_model_show;
 extern const fm_cli_command_t fm_cli_model_rm;
+extern const fm_cli_command_t fm_cli_devices;
 
 /** Value of an option, NULL when it was not given. */
 const char *fm_cli_option(const fm_cli_args_t *args,
