@@ -22,8 +22,9 @@
 #define SHARED 400000u /* of them */
 #define FRESH (ITEMS - SHARED)
 #define NODE 1000u /* items of a node */
-#define BATCHES 4u /* batch keys, so that the keys of one do not fit a cache   \
-                    */
+#define BATCHES                                                                \
+    4u /* batch keys, so that the keys of one do not fit a cache               \
+        */
 #define LEASE 512u
 #define ROUNDS 3
 

@@ -122,6 +122,22 @@ static inline fm_pool_item_t world_item(const fm_state_t *state, uint32_t flow,
     return info;
 }
 
+/* How many batch keys have ready work; @p out is one of them. */
+static inline uint32_t ready_batches(const fm_pool_t *pool,
+                                     fm_pool_batch_t *out)
+{
+    uint32_t count = 0;
+
+    for (uint32_t id = 0; id < fm_pool_batch_ids(pool); id++) {
+        fm_pool_batch_t batch;
+        if (fm_pool_batch_get(pool, id, &batch)) {
+            *out = batch;
+            count++;
+        }
+    }
+    return count;
+}
+
 /* Lease up to @p max items of the one batch key that is ready. */
 static inline uint32_t world_lease(world_t *world, uint32_t max)
 {
@@ -129,8 +145,7 @@ static inline uint32_t world_lease(world_t *world, uint32_t max)
     fm_pool_batch_t batch;
     fm_pool_lease_info_t info;
 
-    CU_ASSERT_FATAL(fm_pool_batch_count(pool) == 1);
-    fm_pool_batch_at(pool, 0, &batch);
+    CU_ASSERT_FATAL(ready_batches(pool, &batch) == 1);
     fm_pool_event_t event = {.kind = FM_POOL_LEASE,
                              .lease = {.lease = ++world->lease,
                                        .worker = (uint32_t)world->lease,

@@ -39,14 +39,16 @@ static fm_status_t lease_make(fm_pool_t *pool, const fm_pool_lease_t *event,
     } else {
         pool->lease_free = pool->leases[id].free_next;
     }
-    pool->leases[id] = (struct lease){.id = event->lease,
-                                      .worker = event->worker,
-                                      .slots = slots,
-                                      .payers = (void *)(slots + slot_count),
-                                      .resource = event->resource,
-                                      .granted_ns = event->now_ns,
-                                      .expires_ns = event->expires_ns,
-                                      .used = true};
+    pool->leases[id] =
+        (struct lease){.id = event->lease,
+                       .worker = event->worker,
+                       .slots = slots,
+                       .payers = (void *)(slots + slot_count),
+                       .resource = event->resource,
+                       .devices = event->devices ? event->devices : 1,
+                       .granted_ns = event->now_ns,
+                       .expires_ns = event->expires_ns,
+                       .used = true};
     *lease_out = id;
     return FM_OK;
 }

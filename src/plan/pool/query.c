@@ -301,6 +301,11 @@ size_t fm_pool_batch_count(const fm_pool_t *pool)
     return pool->active_count;
 }
 
+uint32_t fm_pool_batch_ids(const fm_pool_t *pool)
+{
+    return (uint32_t)pool->batch_count;
+}
+
 uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)
 {
     return fm_pool_batch_find(pool, key);

@@ -151,7 +151,7 @@ struct lease {
     uint16_t *payers; /* tenant of each slot; in the block of slots */
     uint32_t count, open;
     uint32_t live; /* open and waited for */
-    uint32_t resource;
+    uint32_t resource, devices;
     double amount;
     double virtual_rate;   /* estimates for a unit of work */
     fm_tenant_cost_t rate; /* ... */

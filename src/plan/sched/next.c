@@ -434,9 +434,6 @@ static void choice_make(fm_sched_t *s, uint32_t slot, uint32_t pool,
     /* All idle workers of a class are alike for whom it is the best. */
     uint32_t worker = batch->restless ? batch->best.worker : s->pools[pool].top;
 
-    if (s->pools[pool].kind == POOL_CLASS && !batch->restless) {
-        worker = s->pools[pool].top; /* another one may be first by now */
-    }
     *out = (fm_sched_choice_t){.verdict = FM_SCHED_PLACE,
                                .batch = batch->id,
                                .worker = worker,
