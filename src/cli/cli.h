@@ -23,7 +23,7 @@ typedef struct fm_cli_option {
 } fm_cli_option_t;
 
 #define FM_CLI_OPTION_MAX 8u
-#define FM_CLI_OPERAND_MAX 4u
+#define FM_CLI_OPERAND_MAX 256u
 
 /** What was given; options by their position in the command's table. */
 typedef struct fm_cli_args {
