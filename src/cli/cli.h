@@ -24,7 +24,7 @@ typedef struct fm_cli_option {
 } fm_cli_option_t;
 
 #define FM_CLI_OPTION_MAX 12u
-#define FM_CLI_OPERAND_MAX 4u
+#define FM_CLI_OPERAND_MAX 256u
 #define FM_CLI_MANY_MAX 64u
 
 /** What was given; options by their position in the command's table. */
