@@ -20,7 +20,6 @@ typedef struct fm_cli_option {
     const char *name;  /**< without dashes */
     const char *value; /**< name of its value in help; NULL: a switch */
     const char *help;
-    bool many; /**< may be given several times; at most one a command */
 } fm_cli_option_t;
 
 #define FM_CLI_OPTION_MAX 12u
@@ -32,7 +31,7 @@ typedef struct fm_cli_args {
     const char *options[FM_CLI_OPTION_MAX]; /**< value, "" for a switch */
     const char *operands[FM_CLI_OPERAND_MAX];
     size_t operand_count;
-    const char *many[FM_CLI_MANY_MAX]; /**< of the option that may be several */
+    const char *many[FM_CLI_MANY_MAX]; /**< values of command->many */
     size_t many_count;
 } fm_cli_args_t;
 
@@ -45,6 +44,7 @@ typedef struct fm_cli_command {
     const char *text;    /**< a paragraph for help and the man page */
     const fm_cli_option_t *options;
     size_t option_count;
+    const char *many; /**< the option that may be given several times */
     int (*run)(const fm_cli_args_t *args);
 } fm_cli_command_t;
 

@@ -219,7 +219,7 @@ static int parse_option(const fm_cli_command_t *command, char **argv,
             return fm_cli_fail(FM_EXIT_USAGE, "--%s wants a value: %s",
                                option->name, option->value);
         }
-        if (option->many) {
+        if (command->many && strcmp(option->name, command->many) == 0) {
             if (args->many_count == FM_CLI_MANY_MAX) {
                 return fm_cli_fail(FM_EXIT_USAGE, "--%s more than %u times",
                                    option->name, FM_CLI_MANY_MAX);
