@@ -20,11 +20,10 @@ typedef struct fm_cli_option {
     const char *name;  /**< without dashes */
     const char *value; /**< name of its value in help; NULL: a switch */
     const char *help;
-    bool many; /**< may be given several times; at most one a command */
 } fm_cli_option_t;
 
-#define FM_CLI_OPTION_MAX 8u
-#define FM_CLI_OPERAND_MAX 4u
+#define FM_CLI_OPTION_MAX 12u
+#define FM_CLI_OPERAND_MAX 256u
 #define FM_CLI_MANY_MAX 64u
 
 /** What was given; options by their position in the command's table. */
@@ -32,7 +31,7 @@ typedef struct fm_cli_args {
     const char *options[FM_CLI_OPTION_MAX]; /**< value, "" for a switch */
     const char *operands[FM_CLI_OPERAND_MAX];
     size_t operand_count;
-    const char *many[FM_CLI_MANY_MAX]; /**< of the option that may be several */
+    const char *many[FM_CLI_MANY_MAX]; /**< values of command->many */
     size_t many_count;
 } fm_cli_args_t;
 
@@ -45,6 +44,7 @@ typedef struct fm_cli_command {
     const char *text;    /**< a paragraph for help and the man page */
     const fm_cli_option_t *options;
     size_t option_count;
+    const char *many; /**< the option that may be given several times */
     int (*run)(const fm_cli_args_t *args);
 } fm_cli_command_t;
 
@@ -64,6 +64,7 @@ extern const fm_cli_command_t fm_cli_model_export;
 extern const fm_cli_command_t fm_cli_model_ls;
 extern const fm_cli_command_t fm_cli_model_show;
 extern const fm_cli_command_t fm_cli_model_rm;
+extern const fm_cli_command_t fm_cli_devices;
 
 /** Value of an option, NULL when it was not given. */
 const char *fm_cli_option(const fm_cli_args_t *args,

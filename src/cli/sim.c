@@ -138,16 +138,13 @@ static int run(const fm_cli_args_t *args)
 }
 
 static const fm_cli_option_t options[] = {
-    {"policy", "P[,P…]", "these policies instead of what compare lists", false},
-    {"seed", "N", "seed of every run", false},
-    {"set", "PATH=VALUE", "put VALUE at PATH of the scenario; may be repeated",
-     true},
-    {"trace", "FILE", "the trace, instead of trace.path", false},
-    {"json", "FILE", "write everything counted (- is standard output)", false},
-    {"plots", "DIR", "draw cost, energy, latency, utilisation, timeline",
-     false},
-    {"timed", NULL, "time the planner: in the JSON, seconds of real time",
-     false},
+    {"policy", "P[,P…]", "these policies instead of what compare lists"},
+    {"seed", "N", "seed of every run"},
+    {"set", "PATH=VALUE", "put VALUE at PATH of the scenario; may be repeated"},
+    {"trace", "FILE", "the trace, instead of trace.path"},
+    {"json", "FILE", "write everything counted (- is standard output)"},
+    {"plots", "DIR", "draw cost, energy, latency, utilisation, timeline"},
+    {"timed", NULL, "time the planner: in the JSON, seconds of real time"},
 };
 
 const fm_cli_command_t fm_cli_sim = {
@@ -164,5 +161,6 @@ const fm_cli_command_t fm_cli_sim = {
             "some.",
     .options = options,
     .option_count = FM_COUNT_OF(options),
+    .many = "set",
     .run = run,
 };

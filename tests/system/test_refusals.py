@@ -9,7 +9,7 @@ import harness
 
 COMMANDS = ["run", "validate", "result", "lineage", "explain-miss",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
-            "model export", "model ls", "model show", "model rm"]
+            "model export", "model ls", "model show", "model rm", "devices"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 

@@ -29,6 +29,8 @@ typedef struct world {
     fm_buf_t records[RECORDS_MAX];
     size_t count;
     uint64_t lease;
+    const char *placement; /* of the next results; NULL: some */
+    double seconds;        /* 0: half a second */
     fm_error_t err;
 } world_t;
 
@@ -191,11 +193,12 @@ static inline fm_status_t world_result(world_t *world, uint32_t position,
         .worker = span_of("local/w1"),
         .device = span_of("Zen 4"),
         .start_ns = 7,
-        .seconds = 0.5,
+        .seconds = world->seconds > 0 ? world->seconds : 0.5,
         .cpu_seconds = 0.25,
         .joules = 10,
         .dollars = 0.01,
-        .placement = span_of("{\"total_s\":1}"),
+        .placement =
+            span_of(world->placement ? world->placement : "{\"total_s\":1}"),
         .final = final,
         .count = 1,
         .entries = {(const char *)entries.data, entries.len}};

@@ -28,6 +28,7 @@ class Flowmesh(CMakePackage, CudaPackage):
     depends_on("mpi@3:")
     depends_on("hdf5@1.10: +mpi")
     depends_on("hwloc@2:")
+    depends_on("zlib-api")
     depends_on("jansson@2.13:")
     depends_on("libyaml")
     depends_on("openblas")

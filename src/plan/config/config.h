@@ -102,6 +102,11 @@ void fm_config_worker(const fm_config_t *config,
                       const fm_config_device_t *device,
                       fm_config_worker_t *out);
 
+/** The figures of a class of @p config for a worker that states none itself
+ *  and has the device that the class names. */
+void fm_config_class_site(const fm_config_t *config, const fm_config_class_t *c,
+                          fm_config_worker_t *out);
+
 /** The configuration in force, as an object with the keys of the file; what is
  *  not said is absent.  New reference, NULL when memory is out. */
 FM_MUST_USE fm_json_t *fm_config_to_json(const fm_config_t *config);

@@ -48,28 +48,23 @@ static double first(double own, double configured, double listed)
     return own > 0 ? own : configured >= 0 ? configured : listed;
 }
 
-void fm_config_worker(const fm_config_t *config,
-                      const fm_config_device_t *device, fm_config_worker_t *out)
+static void name_set(fm_config_worker_t *out, const char *name)
 {
-    static const fm_config_class_t unsaid = {
-        .price_per_hour = -1, .watts = -1, .idle_watts = -1};
-    const fm_config_class_t *c = class_of(config, device);
-    const fm_cost_catalogue_entry_t *entry = entry_of(c, device);
-    const char *name = c               ? c->name
-                       : entry         ? entry->name
-                       : *device->name ? device->name
-                                       : device->kind;
-    *out = (fm_config_worker_t){
-        .class_index = c ? (uint32_t)(c - config->classes) : UINT32_MAX,
-        .entry = entry,
-    };
-    c = c ? c : &unsaid;
     /* '@' begins names that are no class (plan/cost) */
     (void)snprintf(out->name, sizeof(out->name), "%s%s",
                    *name == '@' ? "_" : "", name);
-    if (entry) {
-        out->spec = fm_cost_catalogue_spec(entry);
-    }
+}
+
+static void figures_set(fm_config_worker_t *out, const fm_config_class_t *c,
+                        const fm_cost_catalogue_entry_t *entry,
+                        const fm_config_device_t *device)
+{
+    static const fm_config_class_t unsaid = {
+        .price_per_hour = -1, .watts = -1, .idle_watts = -1};
+
+    c = c ? c : &unsaid;
+    out->entry = entry;
+    out->spec = entry ? fm_cost_catalogue_spec(entry) : (fm_cost_device_t){0};
     if (c->spec.flops_per_s > 0) {
         out->spec.flops_per_s = c->spec.flops_per_s;
     }
@@ -90,6 +85,34 @@ void fm_config_worker(const fm_config_t *config,
     }
     out->fetch_bytes_per_s = c->fetch_bytes_per_s;
     out->hazard_per_hour = c->hazard_per_hour;
+}
+
+void fm_config_worker(const fm_config_t *config,
+                      const fm_config_device_t *device, fm_config_worker_t *out)
+{
+    const fm_config_class_t *c = class_of(config, device);
+    const fm_cost_catalogue_entry_t *entry = entry_of(c, device);
+
+    *out = (fm_config_worker_t){
+        .class_index = c ? (uint32_t)(c - config->classes) : UINT32_MAX};
+    name_set(out, c               ? c->name
+                  : entry         ? entry->name
+                  : *device->name ? device->name
+                                  : device->kind);
+    figures_set(out, c, entry, device);
+}
+
+void fm_config_class_site(const fm_config_t *config, const fm_config_class_t *c,
+                          fm_config_worker_t *out)
+{
+    const fm_config_device_t none = {.kind = c->kind    ? c->kind
+                                             : c->entry ? c->entry->kind
+                                                        : "gpu",
+                                     .name = ""};
+
+    *out = (fm_config_worker_t){.class_index = (uint32_t)(c - config->classes)};
+    name_set(out, c->name);
+    figures_set(out, c, entry_of(c, &none), &none);
 }
 
 /* --- as JSON -------------------------------------------------------------- */

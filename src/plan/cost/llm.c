@@ -135,18 +135,23 @@ double fm_cost_llm_item_memory(const fm_cost_llm_t *llm)
     return is_training(llm) ? 0 : kv_bytes(llm) * fm_cost_llm_work(llm);
 }
 
+double fm_cost_llm_round(double parameters)
+{
+    if (!(parameters >= 1)) {
+        return 0;
+    }
+    parameters = fmin(parameters, 9e14);
+    double scale = pow(10, floor(log10(parameters)) - 1);
+    return round(parameters / scale) * scale;
+}
+
 char *fm_cost_llm_size(double parameters, char text[FM_COST_SIZE_TEXT_BYTES])
 {
     static const char *const units[] = {"", "K", "M", "B", "T"};
     size_t unit = 0;
 
-    if (!(parameters >= 1)) {
-        parameters = 0;
-    }
-    parameters = fmin(parameters, 9e14);
-    /* 2 digits before the unit is chosen: 999.6 M is 1 B */
-    double scale = parameters > 0 ? pow(10, floor(log10(parameters)) - 1) : 1;
-    parameters = round(parameters / scale) * scale;
+    /* rounded before the unit is chosen: 999.6 M is 1 B */
+    parameters = fm_cost_llm_round(parameters);
     while (parameters >= 999.5 && unit + 1 < sizeof(units) / sizeof(*units)) {
         parameters /= 1000;
         unit++;

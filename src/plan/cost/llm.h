@@ -63,6 +63,8 @@ double fm_cost_llm_item_memory(const fm_cost_llm_t *llm);
  *  (131 KB) and 70 B (328 KB). */
 double fm_cost_llm_kv_bytes(double parameters);
 
+/** @p parameters rounded as fm_cost_llm_size() names them. */
+double fm_cost_llm_round(double parameters);
 /** Name of a size class: parameters rounded to 2 digits, "1.1B", "360M",
  *  "260K", "0" for none.  Two models of one class cost nearly the same.
  *  @return @p text. */

@@ -8,6 +8,7 @@
 #include "plan/workflow/model.h"
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
+#include "text/yaml/number.h"
 
 /* --- data ----------------------------------------------------------------- */
 
@@ -266,6 +267,20 @@ static fm_status_t check_export(const fm_yaml_value_t *tree,
     return rc;
 }
 
+/* Sizes of memory are needs of the placement: not to be guessed at. */
+static fm_status_t check_hardware(const fm_yaml_value_t *tree,
+                                  const fm_yaml_source_t *source)
+{
+    const fm_yaml_value_t *hardware =
+        fm_yaml_get(fm_yaml_get(tree, "resources"), "hardware");
+    double bytes = 0;
+    fm_status_t rc = fm_yaml_bytes(hardware, "memory", &bytes, source);
+
+    return rc < 0 ? rc
+                  : fm_yaml_bytes(fm_yaml_get(hardware, "gpu"), "memory",
+                                  &bytes, source);
+}
+
 fm_status_t fm_wf_rules_check(const fm_yaml_value_t *tree, int task,
                               const fm_yaml_source_t *source)
 {
@@ -277,7 +292,8 @@ fm_status_t fm_wf_rules_check(const fm_yaml_value_t *tree, int task,
     if (condition && (rc = check_condition(condition, source)) < 0) {
         return rc;
     }
-    if ((rc = check_export(tree, source)) < 0 ||
+    if ((rc = check_hardware(tree, source)) < 0 ||
+        (rc = check_export(tree, source)) < 0 ||
         ((task & FM_WF_WITH_DATA) &&
          (rc = check_data(tree, task, source)) < 0)) {
         return rc;

@@ -9,7 +9,9 @@
 
 #include "base/mem.h"
 #include "plan/key/key.h"
+#include "plan/place/place.h"
 #include "role/control/folded.h"
+#include "role/control/needs.h"
 #include "role/control/work.h"
 
 /* --- SUBMIT --------------------------------------------------------------- */
@@ -39,9 +41,7 @@ static fm_status_t pool_submit(fm_state_t *state, const fm_run_t *run,
                    .now_ns = now_ns,
                    .nodes = nodes,
                    .node_count = run->node_count}};
-    if ((rc = fm_pool_check(state->pool, &event, NULL, err)) >= 0) {
-        rc = fm_pool_apply(state->pool, &event, err);
-    }
+    rc = fm_pool_apply(state->pool, &event, err);
     free(nodes);
     return rc;
 }
@@ -51,7 +51,10 @@ static fm_status_t run_fill(fm_run_t *run, const fm_record_submit_t *record,
 {
     fm_status_t rc = FM_OK;
 
+    run->isolation = record->isolation;
     if (!(run->file = fm_span_copy(record->file)) ||
+        !(run->policy = record->policy.len > 0 ? fm_span_copy(record->policy)
+                                               : fm_strdup("flowmesh")) ||
         !(run->text = fm_span_copy(record->text))) {
         return fm_no_memory(err);
     }
@@ -191,6 +194,50 @@ static fm_status_t vector_keys(const fm_state_t *state,
     return rc;
 }
 
+/* Whoever places work is to hear of the batch. */
+static fm_status_t batch_changed(fm_state_t *state, size_t index,
+                                 fm_error_t *err)
+{
+    struct batch *batch = &state->batches[index];
+    fm_status_t rc = FM_OK;
+
+    if (batch->changed) {
+        return FM_OK;
+    }
+    if ((rc = fm_grow(&state->changed, &state->changed_capacity,
+                      state->changed_count, sizeof(*state->changed), err)) >=
+        0) {
+        state->changed[state->changed_count++] = (uint32_t)index;
+        batch->changed = true;
+    }
+    return rc;
+}
+
+/* Nodes of one batch key may ask for different hardware: all get the most. */
+static bool batch_grow(fm_batch_info_t *old, const fm_batch_info_t *info)
+{
+    fm_batch_info_t before = *old;
+
+    if (info->item_bytes_max > old->item_bytes_max) {
+        old->item_bytes_max = info->item_bytes_max;
+    }
+    if (info->deadline_ns > old->deadline_ns) {
+        old->deadline_ns = info->deadline_ns;
+    }
+    if (info->memory_bytes > old->memory_bytes) {
+        old->memory_bytes = info->memory_bytes;
+    }
+    if (info->gang > old->gang) {
+        old->gang = info->gang;
+    }
+    if (old->device == FM_SCHED_ANY) {
+        old->device = info->device;
+    }
+    return before.item_bytes_max != old->item_bytes_max ||
+           before.memory_bytes != old->memory_bytes ||
+           before.gang != old->gang || before.device != old->device;
+}
+
 static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
                               const fm_batch_info_t *info, fm_error_t *err)
 {
@@ -198,14 +245,9 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
     fm_status_t rc = FM_OK;
 
     if (known) {
-        fm_batch_info_t *old = &state->batches[*known];
-        if (info->item_bytes_max > old->item_bytes_max) {
-            old->item_bytes_max = info->item_bytes_max;
-        }
-        if (info->deadline_ns > old->deadline_ns) {
-            old->deadline_ns = info->deadline_ns;
-        }
-        return FM_OK;
+        return batch_grow(&state->batches[*known].info, info)
+                   ? batch_changed(state, *known, err)
+                   : FM_OK;
     }
     if ((rc = fm_grow(&state->batches, &state->batch_capacity,
                       state->batch_count, sizeof(*state->batches), err)) < 0 ||
@@ -213,12 +255,31 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
             0) {
         return rc;
     }
-    state->batches[state->batch_count++] = *info;
-    return FM_OK;
+    state->batches[state->batch_count] =
+        (struct batch){.key = *key, .info = *info};
+    return batch_changed(state, state->batch_count++, err);
+}
+
+/* Keys of a workflow that shares less than content allows (record.h). */
+static void keys_isolate(const fm_run_t *run, uint32_t node, fm_digest_t *keys,
+                         uint32_t count, fm_digest_t *batch_key)
+{
+    uint32_t part =
+        run->isolation == FM_ISOLATION_WORKFLOW ? FM_PLACE_NONE : node;
+
+    if (run->isolation == FM_ISOLATION_NONE) {
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = fm_place_isolate(&keys[i], run->index, part);
+    }
+    if (run->isolation == FM_ISOLATION_NODE) {
+        *batch_key = fm_place_isolate(batch_key, run->index, node);
+    }
 }
 
 static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
-                                 uint32_t index, const fm_vector_t *vector,
+                                 uint32_t index, fm_vector_t *vector,
                                  const fm_json_t *params,
                                  const fm_json_t *hints, int64_t now_ns,
                                  fm_error_t *err)
@@ -238,14 +299,18 @@ static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
                                     &event.expand.batch_key, err)) < 0) {
         goto out;
     }
-    event.expand.item_work = (float)fm_work_describe(
-        state->cost, node->task_type, params, hints, vector, &info);
+    keys_isolate(run, index, keys, vector->count, &event.expand.batch_key);
+    vector->batch_key = event.expand.batch_key;
+    vector->item_work = fm_work_describe(state->cost, node->task_type, params,
+                                         hints, vector, &info);
+    fm_needs_read(hints, &info);
+    vector->task_class = info.task_class;
+    event.expand.item_work = (float)vector->item_work;
     event.expand.task_class = info.task_class;
-    if ((rc = batch_note(state, &event.expand.batch_key, &info, err)) < 0 ||
-        (rc = fm_pool_check(state->pool, &event, NULL, err)) < 0) {
-        goto out;
+    /* quotas refused it before it was journalled, or not at all */
+    if ((rc = batch_note(state, &event.expand.batch_key, &info, err)) >= 0) {
+        rc = fm_pool_apply(state->pool, &event, err);
     }
-    rc = fm_pool_apply(state->pool, &event, err);
 out:
     free(keys);
     return rc;
@@ -260,6 +325,7 @@ static fm_status_t vector_finish(fm_state_t *state, const fm_run_t *run,
     fm_json_t *hints = NULL;
     fm_status_t rc = FM_OK;
 
+    vector->expanded_ns = record->wall_ns;
     if (!(vector->params = fm_span_copy(record->params)) ||
         !(vector->hints = fm_span_copy(record->hints))) {
         return fm_no_memory(err);
@@ -313,8 +379,34 @@ static fm_status_t apply_expand(fm_state_t *state, const uint8_t *bytes,
 
 /* --- RESULT --------------------------------------------------------------- */
 
+/* Where a lease ran, by what its placement says; loads are learned at once. */
+static uint32_t site_of(fm_state_t *state, const fm_record_result_t *record,
+                        const char *placement, double *load_s_out)
+{
+    fm_work_site_t site;
+    fm_json_t *json = NULL;
+    uint32_t device = state->device_class;
+
+    if (fm_work_site_read(placement, &site, &json)) {
+        /* a name or number that is none teaches nothing */
+        (void)!fm_cost_device_id(state->cost, site.device_class, &site.spec,
+                                 &device, NULL);
+        if (site.load_bytes > 0 && site.load_s > 0 &&
+            site.load_s <= record->seconds) {
+            (void)!fm_cost_learn_load(state->cost, device, site.load_bytes,
+                                      site.load_s, NULL);
+            *load_s_out = site.load_s;
+        }
+    }
+    fm_json_drop(json);
+    return device;
+}
+
+/* @p load_s_out  [out] of the record's seconds, those that went to loading. */
 static fm_status_t lease_note(fm_state_t *state,
-                              const fm_record_result_t *record, fm_error_t *err)
+                              const fm_record_result_t *record,
+                              const fm_lease_record_t **lease_out,
+                              double *load_s_out, fm_error_t *err)
 {
     fm_digest_t key = fm_state_lease_key(record->lease);
     const uint64_t *known = fm_map_get(state->lease_index, &key);
@@ -342,12 +434,15 @@ static fm_status_t lease_note(fm_state_t *state,
         if (!lease->worker || !lease->device || !lease->placement) {
             return fm_no_memory(err);
         }
+        lease->device_class =
+            site_of(state, record, lease->placement, load_s_out);
     }
     lease->seconds += record->seconds;
     lease->cpu_seconds += record->cpu_seconds;
     lease->joules += record->joules;
     lease->dollars += record->dollars;
     lease->items += record->count;
+    *lease_out = lease;
     return FM_OK;
 }
 
@@ -368,6 +463,11 @@ static fm_status_t apply_entry(fm_state_t *state,
                                         .now_ns = now_ns}};
     bool changes = false;
 
+    if (record->count > 0) { /* a batch's bill, in equal parts */
+        event.result.seconds = record->seconds / record->count;
+        event.result.dollars = record->dollars / record->count;
+        event.result.joules = record->joules / record->count;
+    }
     if (entry->outcome != FM_OUTCOME_OK) {
         fm_state_note_error(state, entry->workflow, entry->node,
                             entry->error.text, entry->error.len);
@@ -380,31 +480,21 @@ static fm_status_t apply_entry(fm_state_t *state,
 }
 
 static void learn(fm_state_t *state, const fm_record_result_t *record,
-                  const fm_record_entry_t *entry, uint32_t ok_count)
+                  const fm_record_entry_t *entry, uint32_t ok_count,
+                  uint32_t device_class, double load_s)
 {
-    fm_run_t *run = fm_state_run(state, entry->workflow);
+    const fm_run_t *run = fm_state_run(state, entry->workflow);
+    const fm_vector_t *vector =
+        run && entry->node < run->node_count ? run->vectors[entry->node] : NULL;
 
-    if (!run || entry->node >= run->node_count || ok_count == 0 ||
-        ok_count != record->count || !run->vectors[entry->node] ||
-        !run->vectors[entry->node]->params) { /* not whole */
+    if (!vector || !vector->params || ok_count == 0 ||
+        ok_count != record->count) { /* not whole */
         return;
     }
-    const fm_workflow_node_t *node =
-        fm_workflow_node(run->workflow, entry->node);
-    const fm_vector_t *vector = run->vectors[entry->node];
-    fm_json_t *params = NULL;
-    fm_batch_info_t info = {0};
-
-    if (fm_json_parse(vector->params, strlen(vector->params), "params", &params,
-                      NULL) < 0) {
-        return;
-    }
-    double work = fm_work_describe(state->cost, node->task_type, params, NULL,
-                                   vector, &info);
     /* a refused sample (clock jump, say) teaches nothing */
-    (void)!fm_cost_learn(state->cost, info.task_class, state->device_class,
-                         work * ok_count, record->seconds, NULL);
-    fm_json_drop(params);
+    (void)!fm_cost_learn(state->cost, vector->task_class, device_class,
+                         vector->item_work * ok_count, record->seconds - load_s,
+                         NULL);
 }
 
 static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
@@ -413,10 +503,12 @@ static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
 {
     fm_record_result_t record;
     fm_record_entry_t entry = {0};
+    const fm_lease_record_t *lease = NULL;
     uint32_t ok_count = 0;
+    double load_s = 0;
     fm_status_t rc = fm_record_result_decode(bytes, len, &record, err);
 
-    if (rc < 0 || (rc = lease_note(state, &record, err)) < 0) {
+    if (rc < 0 || (rc = lease_note(state, &record, &lease, &load_s, err)) < 0) {
         return rc;
     }
     fm_span_t rest = record.entries;
@@ -432,7 +524,7 @@ static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
         ok_count += entry.outcome == FM_OUTCOME_OK;
     }
     if (ok_count > 0) {
-        learn(state, &record, &entry, ok_count);
+        learn(state, &record, &entry, ok_count, lease->device_class, load_s);
     }
     fm_pool_event_t end = {.kind = FM_POOL_LEASE_END,
                            .lease_end = {.lease = record.lease,

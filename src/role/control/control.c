@@ -177,6 +177,7 @@ static void apply_durable(fm_control_t *control, size_t count)
     while (control->record_head < count) {
         struct pending_record *record = &control->records[control->record_head];
         bool forget = record->type == FM_RECORD_FORGET;
+        control->learned = control->learned || record->type == FM_RECORD_RESULT;
         fm_status_t rc =
             fm_state_apply(control->fabric->state, record->type, record->bytes,
                            record->len, false, now, &err);
@@ -292,6 +293,8 @@ static bool find_unfinished(const fm_control_t *control,
         const fm_run_t *run = fm_state_run(state, i - 1);
         fm_pool_workflow_t info;
         if (fm_digest_equal(&run->text_digest, digest) &&
+            run->isolation == control->isolation &&
+            strcmp(run->policy, control->policy) == 0 &&
             fm_pool_workflow_get(control->pool, run->index, &info) >= 0 &&
             info.state == FM_POOL_RUNNING) {
             *run_out = run->index;
@@ -318,6 +321,10 @@ static fm_status_t submit_new(fm_control_t *control, const char *text,
         return fm_no_memory(err);
     }
     record.files = (fm_span_t){table, strlen(table)};
+    if (control->isolation || strcmp(control->policy, "flowmesh") != 0) {
+        record.policy = (fm_span_t){control->policy, strlen(control->policy)};
+        record.isolation = control->isolation;
+    }
     fm_record_submit_encode(&record, &buf);
     /* files first: the journal must not speak of objects nobody stored */
     if (buf.failed) {
@@ -355,6 +362,43 @@ fm_status_t fm_control_submit(fm_control_t *control, const char *text,
 
 /* --- life ----------------------------------------------------------------- */
 
+/* What keys of new submissions are made of. */
+static fm_isolation_t isolation_of(fm_place_policy_t policy, bool no_sharing)
+{
+    if (!fm_place_policy_isolates(policy)) {
+        return no_sharing ? FM_ISOLATION_WORKFLOW : FM_ISOLATION_NONE;
+    }
+    return fm_place_policy_merges(policy) ? FM_ISOLATION_ACTION
+                                          : FM_ISOLATION_NODE;
+}
+
+/* Policy, scheduler and tenants as configured.  Quotas come after the replay:
+ * what was admitted once is not refused by what is written now. */
+static fm_status_t policy_open(fm_control_t *control, const fm_fabric_t *fabric,
+                               const fm_control_options_t *opts,
+                               fm_error_t *err)
+{
+    static const fm_place_options_t defaults = {0};
+    const fm_config_t *config = opts->config;
+    const fm_place_options_t *place = config ? &config->place : &defaults;
+    fm_tenants_t *tenants = fm_pool_tenants(control->pool);
+    fm_status_t rc = FM_OK;
+
+    control->isolation = isolation_of(place->policy, opts->no_sharing);
+    control->policy = fm_strdup(fm_place_policy_name(place->policy));
+    if (!control->policy) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; rc >= 0 && config && i < config->tenant_count; i++) {
+        rc = fm_tenants_configure(tenants, config->tenants[i].name,
+                                  &config->tenants[i].config, err);
+    }
+    return rc < 0 ? rc
+                  : fm_place_create(place, control->pool,
+                                    fm_state_cost(fabric->state),
+                                    &control->place, err);
+}
+
 fm_fabric_t *fm_control_fabric(const fm_control_t *control)
 {
     return control->fabric;
@@ -380,6 +424,11 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
     control->link = link;
     control->pool = fm_state_pool(fabric->state);
     control->events = opts->events;
+    control->config = opts->config;
+    if ((rc = policy_open(control, fabric, opts, err)) < 0) {
+        (void)fm_control_close(control, NULL);
+        return rc;
+    }
     control->heartbeat_ns =
         opts->heartbeat_ns ? opts->heartbeat_ns : FM_NS_PER_S;
     control->silence_ns = opts->silence_ns ? opts->silence_ns : 5 * FM_NS_PER_S;
@@ -413,6 +462,9 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
         return FM_OK;
     }
     fm_reactor_timer_stop(control->reactor, control->tick_timer);
+    if (control->wake_timer) {
+        fm_reactor_timer_stop(control->reactor, control->wake_timer);
+    }
     fm_reactor_hook_remove(control->reactor, FM_REACTOR_JOURNAL, journal_hook,
                            control);
     fm_reactor_hook_remove(control->reactor, FM_REACTOR_SCHEDULE, schedule_hook,
@@ -441,6 +493,8 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
         free(control->readers[i]);
     }
     free(control->readers);
+    fm_place_destroy(control->place);
+    free(control->policy);
     fm_map_destroy(control->results);
     fm_map_destroy(control->marks);
     if (control->fabric) {

@@ -7,6 +7,12 @@
 #include "base/map.h"
 #include "role/control/state.h"
 
+struct batch {
+    fm_digest_t key;
+    fm_batch_info_t info;
+    bool changed; /* in the list below */
+};
+
 struct fm_state {
     char *numerics;
     fm_pool_t *pool;
@@ -20,9 +26,12 @@ struct fm_state {
     size_t lease_count;
     size_t lease_capacity;
     fm_map_t *batch_index; /* batch key → index in batches */
-    fm_batch_info_t *batches;
+    struct batch *batches;
     size_t batch_count;
     size_t batch_capacity;
+    uint32_t *changed; /* indices of batches that nobody has taken yet */
+    size_t changed_count;
+    size_t changed_capacity;
     fm_map_t *checkpoint_index; /* action key → index in checkpoints */
     fm_digest_t *checkpoints;
     size_t checkpoint_count;

@@ -8,7 +8,7 @@
 
 #include "base/map.h"
 #include "io/wire/wire.h"
-#include "plan/sched/sched.h"
+#include "plan/place/place.h"
 #include "role/control/control.h"
 
 /* A record that waits to become durable. */
@@ -24,9 +24,12 @@ struct lease {
     uint64_t lease;
     fm_pool_ref_t *refs; /* [count], by position */
     uint32_t count;
+    uint32_t *workers; /* [gang] held by it, first the one that runs it */
+    uint32_t gang;
     char *placement; /* terms as JSON; sent to the journal once */
     int64_t start_wall_ns;
-    int64_t expected_end_ns; /* monotonic */
+    int64_t expected_end_ns;   /* monotonic */
+    double load_s, load_bytes; /* of models, as the executor told */
 };
 
 /* A slot is never used again: workers are known to the pool by its number. */
@@ -42,11 +45,13 @@ struct worker {
     uint64_t task_types;
     uint64_t memory_bytes;
     int64_t walltime_end_ns;
-    double price_per_hour;
-    double watts;
-    fm_digest_t *resident; /* [resident_count] */
+    fm_config_worker_t site; /* its class: price, watts, rates */
+    uint32_t device_class;   /* of plan/cost */
+    fm_digest_t *resident;   /* [resident_count] */
     size_t resident_count;
-    struct lease *lease; /* NULL: idle */
+    uint32_t domain;     /* of plan/sched: its host */
+    struct lease *lease; /* NULL: runs nothing */
+    bool held;           /* by a lease, its own or that of its gang */
     bool draining;       /* takes no more; what it gives back was not run */
     int64_t heard_ns;    /* monotonic, of its last message */
 };
@@ -69,6 +74,10 @@ struct fm_control {
     fm_fabric_t *fabric;
     fm_pool_t *pool; /* of the fabric's state */
     fm_control_events_t events;
+    const fm_config_t *config; /* NULL: defaults */
+    fm_place_t *place;
+    char *policy; /* that submissions are recorded under */
+    fm_isolation_t isolation;
     int64_t heartbeat_ns;
     int64_t silence_ns;
     uint32_t instance;
@@ -91,6 +100,10 @@ struct fm_control {
     size_t gone_capacity;
     uint64_t lease_counter;
     bool place_wanted;
+    uint64_t wake_timer; /* 0: none */
+    int64_t wake_ns;     /* when it is due */
+    bool learned;        /* the cost model knows more than the placement */
+    int64_t learned_ns;  /* when that was last told */
     uint64_t tick_timer;
     int64_t tick_ns; /* of the last tick */
     uint64_t tick_count;
@@ -134,7 +147,7 @@ fm_status_t fm_control_send(fm_control_t *control, uint32_t peer,
 /** Take what a worker holds away from it. */
 void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
                            fm_pool_lease_end_t how);
-void fm_control_lease_destroy(struct lease *lease);
+void *fm_control_lease_destroy(struct lease *lease);
 /** Periodic: silent workers are lost. */
 void fm_control_tick(void *ctx);
 void fm_control_worker_fini(struct worker *worker);
@@ -167,5 +180,11 @@ FM_MUST_USE fm_status_t fm_control_stage(fm_control_t *control, uint32_t run,
 
 /** Decide which batch goes where, send the leases; returns how many. */
 size_t fm_control_place(fm_control_t *control);
+/** What is known of a worker has changed. */
+void fm_control_worker_put(fm_control_t *control, struct worker *worker);
+/** It takes no work, for now or for good. */
+void fm_control_worker_drop(fm_control_t *control, const struct worker *worker);
+/** It holds no lease any more; what the pool is to hear is the caller's. */
+void fm_control_worker_free(fm_control_t *control, struct worker *worker);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scheduling: the pool's batch keys and the workers become the input of THE
- * utility function (plan/sched); its placements become leases.
+ * Scheduling: what the control plane knows of workers and batch keys goes to
+ * plan/place as it changes; its choices become leases.  A turn costs what
+ * changed, never what is queued.
  */
-#include <flowmesh/executor.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,190 +11,175 @@
 #include "base/mem.h"
 #include "plan/key/key.h"
 #include "role/control/internal.h"
+#include "role/control/needs.h"
 
-/* A lease must fit one line of the executor protocol, with room for the
- * parameters and the JSON around each item. */
-#define LEASE_ITEM_BYTES (FM_EXECUTOR_LINE_BYTES / 2)
-#define ITEM_OVERHEAD_BYTES 48u
 /* Without a deadline in the workflow, an item may take this much longer than
  * estimated, and never less than the floor: only the hung are to be killed. */
 #define DEADLINE_FACTOR 50
 #define DEADLINE_MIN_NS (600 * FM_NS_PER_S)
 #define DEADLINE_GRACE_NS (30 * FM_NS_PER_S)
 
-struct input {
-    fm_sched_batch_t *batches;
-    fm_sched_object_t *models; /* [batch_count] at most one each */
-    fm_sched_worker_t *workers;
-    uint32_t *worker_index; /* [worker_count] into control->workers */
-    fm_sched_choice_t *choices;
-    size_t batch_count;
-    size_t worker_count;
-};
+/* A rate is asked for at the size of a model that fits a small device. */
+#define LOAD_SAMPLE_BYTES 1e9
+/* What was learned is taken up no more often than this: all estimates are
+ * taken anew then. */
+#define LEARN_NS (100 * FM_NS_PER_MS)
 
-static void input_fini(struct input *input)
+/* --- workers -------------------------------------------------------------- */
+
+/* Bytes a second of models from storage, by what loads took. */
+static double load_rate(const fm_control_t *control, uint32_t device_class)
 {
-    free(input->batches);
-    free(input->models);
-    free(input->workers);
-    free(input->worker_index);
-    free(input->choices);
+    fm_cost_estimate_t load;
+
+    fm_cost_load(fm_state_cost(control->fabric->state), device_class,
+                 LOAD_SAMPLE_BYTES, &load);
+    return LOAD_SAMPLE_BYTES / load.seconds;
 }
 
-static uint32_t size_limit(const fm_key_task_t *task,
-                           const fm_batch_info_t *info)
+/* Workers of one host are near one another. */
+static uint32_t domain_of(const fm_control_t *control, uint32_t index)
 {
-    size_t fits =
-        LEASE_ITEM_BYTES / (info->item_bytes_max + ITEM_OVERHEAD_BYTES);
-    size_t limit =
-        task->batch_max < FM_WIRE_ITEM_MAX ? task->batch_max : FM_WIRE_ITEM_MAX;
+    const char *host = control->workers[index].host;
 
-    return (uint32_t)(fits < 1 ? 1 : fits < limit ? fits : limit);
-}
-
-static fm_sched_kind_t sched_kind(fm_key_kind_t kind)
-{
-    switch (kind) {
-    case FM_KEY_INFERENCE:
-        return FM_SCHED_INFERENCE;
-    case FM_KEY_TRAINING:
-        return FM_SCHED_TRAINING;
-    case FM_KEY_OTHER:
-        break;
-    }
-    return FM_SCHED_OTHER;
-}
-
-static void fill_batch(const fm_control_t *control, const fm_pool_batch_t *from,
-                       fm_sched_batch_t *to, fm_sched_object_t *model)
-{
-    const fm_batch_info_t *info =
-        fm_state_batch(control->fabric->state, &from->key);
-    const fm_key_task_t *task = fm_key_task_at(info->task_index);
-
-    *to = (fm_sched_batch_t){
-        .key = from->key,
-        .kind = sched_kind(task->kind),
-        .task_class = from->task_class,
-        .task_type = info->task_index,
-        .ready = from->ready,
-        .size_max = size_limit(task, info),
-        .item_work = from->work / from->ready,
-        .device = FM_SCHED_ANY,
-        .oldest_ns = from->oldest_ns,
-        .deadline_ns = from->deadline_ns,
-        .priority = from->priority,
-        .share = from->share,
-        .depth = from->depth,
-        .input_domain = FM_SCHED_NONE,
-        .item_input_bytes = (double)info->item_bytes_max,
-        .checkpointable = task->checkpointable,
-        .avoid = from->avoid,
-        .avoid_count = from->avoid_count,
-    };
-    if (info->has_model) {
-        *model = (fm_sched_object_t){info->model, info->model_bytes};
-        to->models = model;
-        to->model_count = 1;
-    }
-}
-
-static bool takes_work(const struct worker *worker)
-{
-    return worker->state == WORKER_UP && !worker->draining;
-}
-
-static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
-                        int64_t wall, fm_sched_worker_t *to)
-{
-    *to = (fm_sched_worker_t){
-        .id = id,
-        .device_class = 0,
-        .device = from->device,
-        .task_types = from->task_types,
-        .memory_bytes = from->memory_bytes,
-        .free_at_ns = now,
-        .resident = from->resident,
-        .resident_count = from->resident_count,
-        .walltime_end_ns =
-            from->walltime_end_ns ? from->walltime_end_ns - wall + now : 0,
-        .price_per_hour = from->price_per_hour,
-        .watts = from->watts,
-    };
-    if (from->lease && from->lease->expected_end_ns > now) {
-        to->free_at_ns = from->lease->expected_end_ns;
-    } else if (from->lease) {
-        to->free_at_ns = now + FM_NS_PER_MS; /* overdue: any moment now */
-    }
-}
-
-static fm_status_t input_make(const fm_control_t *control, struct input *input,
-                              fm_pool_batch_t *batches, int64_t now,
-                              fm_error_t *err)
-{
-    size_t cap = input->batch_count + control->worker_count;
-    int64_t wall = fm_clock_wall_ns();
-
-    input->batches = fm_calloc(input->batch_count, sizeof(*input->batches));
-    input->models = fm_calloc(input->batch_count, sizeof(*input->models));
-    input->workers = fm_calloc(control->worker_count, sizeof(*input->workers));
-    input->worker_index =
-        fm_calloc(control->worker_count, sizeof(*input->worker_index));
-    input->choices = fm_calloc(cap, sizeof(*input->choices));
-    if (!input->batches || !input->models || !input->workers ||
-        !input->worker_index || !input->choices) {
-        return fm_no_memory(err);
-    }
-    for (size_t i = 0; i < input->batch_count; i++) {
-        fm_pool_batch_at(control->pool, i, &batches[i]);
-        fill_batch(control, &batches[i], &input->batches[i], &input->models[i]);
-    }
-    for (size_t i = 0; i < control->worker_count; i++) {
-        if (takes_work(&control->workers[i])) {
-            input->worker_index[input->worker_count] = (uint32_t)i;
-            fill_worker(&control->workers[i], (uint32_t)i, now, wall,
-                        &input->workers[input->worker_count++]);
+    for (uint32_t i = 0; i < index; i++) {
+        const struct worker *other = &control->workers[i];
+        if (other->host && strcmp(other->host, host) == 0) {
+            return other->domain;
         }
     }
-    return FM_OK;
+    return index;
+}
+
+void fm_control_worker_put(fm_control_t *control, struct worker *worker)
+{
+    uint32_t id = (uint32_t)(worker - control->workers);
+    int64_t now = fm_reactor_now_ns(control->reactor);
+    fm_error_t err = {0};
+
+    worker->domain = domain_of(control, id);
+    fm_sched_worker_t to = {
+        .id = id,
+        .device_class = worker->device_class,
+        .device = worker->device,
+        .task_types = worker->task_types,
+        .memory_bytes = worker->memory_bytes,
+        .closed = worker->draining,
+        .resident = worker->resident,
+        .resident_count = worker->resident_count < FM_PLACE_RESIDENT_MAX
+                              ? worker->resident_count
+                              : FM_PLACE_RESIDENT_MAX,
+        .domain = worker->domain,
+        .walltime_end_ns =
+            worker->walltime_end_ns
+                ? worker->walltime_end_ns - fm_clock_wall_ns() + now
+                : 0,
+        .price_per_hour = worker->site.price_per_hour,
+        .watts = worker->site.watts,
+        .idle_watts = worker->site.idle_watts,
+        .hazard_per_hour = worker->site.hazard_per_hour,
+        .load_bytes_per_s = load_rate(control, worker->device_class),
+        .fetch_bytes_per_s = worker->site.fetch_bytes_per_s,
+    };
+    if (fm_place_worker_put(control->place, &to, &err) < 0) {
+        fm_control_fatal(control, &err);
+    }
+}
+
+void fm_control_worker_drop(fm_control_t *control, const struct worker *worker)
+{
+    fm_place_worker_drop(control->place, (uint32_t)(worker - control->workers));
+}
+
+/* The workers of a gang are held by the lease of its first. */
+static void gang_busy(fm_control_t *control, const struct lease *lease,
+                      int64_t until_ns)
+{
+    for (uint32_t i = 0; i < lease->gang; i++) {
+        struct worker *worker = &control->workers[lease->workers[i]];
+        if (i > 0 && worker->lease) {
+            continue; /* it left, came back, and was given work of its own */
+        }
+        worker->held = until_ns != INT64_MIN;
+        fm_place_worker_busy(control->place, lease->workers[i], until_ns);
+    }
+}
+
+void fm_control_worker_free(fm_control_t *control, struct worker *worker)
+{
+    if (worker->lease) {
+        gang_busy(control, worker->lease, INT64_MIN);
+        fm_control_lease_destroy(worker->lease);
+        worker->lease = NULL;
+        control->place_wanted = true;
+    }
+}
+
+/* --- needs ---------------------------------------------------------------- */
+
+static fm_status_t tasks_put(fm_control_t *control, fm_error_t *err)
+{
+    const fm_batch_info_t *info = NULL;
+    fm_digest_t key;
+    fm_status_t rc = FM_OK;
+
+    while (rc >= 0 &&
+           fm_state_next_batch(control->fabric->state, &key, &info)) {
+        fm_sched_object_t model;
+        fm_place_task_t task;
+        fm_needs_task(info, &task, &model);
+        rc = fm_place_task_put(control->place, &key, &task, err);
+    }
+    return rc;
 }
 
 /* --- leases --------------------------------------------------------------- */
 
-static struct lease *lease_take(fm_control_t *control,
-                                const fm_sched_choice_t *choice,
-                                const fm_sched_batch_t *batch, uint32_t worker,
+static struct lease *lease_make(const fm_place_choice_t *choice, uint32_t items,
                                 int64_t now)
+{
+    struct lease *lease = fm_calloc(1, sizeof(*lease));
+
+    if (!lease || !(lease->refs = fm_calloc(items, sizeof(*lease->refs))) ||
+        !(lease->workers = fm_calloc(choice->gang, sizeof(*lease->workers)))) {
+        return fm_control_lease_destroy(lease);
+    }
+    memcpy(lease->workers, choice->workers,
+           choice->gang * sizeof(*lease->workers));
+    lease->gang = choice->gang;
+    lease->count = items;
+    lease->start_wall_ns = fm_clock_wall_ns();
+    lease->expected_end_ns = now + (int64_t)(choice->seconds * 1e9);
+    return lease;
+}
+
+static struct lease *lease_take(fm_control_t *control,
+                                const fm_place_choice_t *choice, int64_t now)
 {
     uint64_t number = (uint64_t)control->instance << 32 |
                       (++control->lease_counter & UINT32_MAX);
-    fm_pool_event_t event = {
-        .kind = FM_POOL_LEASE,
-        .lease = {.lease = number,
-                  .worker = worker,
-                  .batch_key = batch->key,
-                  .max_items = choice->size,
-                  .ignore_avoid = choice->terms.avoid_waived,
-                  .now_ns = now}};
+    fm_pool_event_t event = {.kind = FM_POOL_LEASE,
+                             .lease = {.lease = number,
+                                       .worker = choice->worker,
+                                       .batch_key = choice->batch_key,
+                                       .max_items = choice->size,
+                                       .max_nodes = choice->max_nodes,
+                                       .ignore_avoid = choice->avoid_waived,
+                                       .resource = choice->resource,
+                                       .seconds = choice->seconds,
+                                       .dollars = choice->dollars,
+                                       .joules = choice->joules,
+                                       .now_ns = now}};
     fm_pool_lease_info_t info;
     struct lease *lease = NULL;
 
     if (fm_pool_check(control->pool, &event, NULL, NULL) < 0 ||
         fm_pool_apply(control->pool, &event, NULL) < 0 ||
-        !fm_pool_lease_get(control->pool, number, &info)) {
-        return NULL; /* taken by an earlier choice of this decision */
-    }
-    lease = fm_calloc(1, sizeof(*lease));
-    if (!lease ||
-        !(lease->refs = fm_calloc(info.items, sizeof(*lease->refs)))) {
-        fm_control_lease_destroy(lease);
+        !fm_pool_lease_get(control->pool, number, &info) ||
+        !(lease = lease_make(choice, info.items, now))) {
         return NULL;
     }
     lease->lease = number;
-    lease->count = info.items;
-    lease->start_wall_ns = fm_clock_wall_ns();
-    lease->expected_end_ns =
-        now + (int64_t)((choice->terms.total_s - choice->terms.wait_s) * 1e9);
     for (uint32_t i = 0; i < info.items; i++) {
         (void)fm_pool_lease_item(control->pool, number, i, &lease->refs[i]);
     }
@@ -261,27 +246,21 @@ static fm_status_t lease_send(fm_control_t *control,
     return rc;
 }
 
-static bool place_one(fm_control_t *control, const struct input *input,
-                      const fm_sched_choice_t *choice, int64_t now)
+static bool place_one(fm_control_t *control, const fm_place_choice_t *choice,
+                      int64_t now)
 {
-    const fm_sched_batch_t *batch = &input->batches[choice->batch];
-    uint32_t index = input->worker_index[choice->worker];
-    struct worker *worker = &control->workers[index];
-    fm_error_t err = {0};
-
-    if (worker->lease) {
-        return false;
-    }
+    struct worker *worker = &control->workers[choice->worker];
     const fm_batch_info_t *info =
-        fm_state_batch(control->fabric->state, &batch->key);
-    struct lease *lease = lease_take(control, choice, batch, index, now);
+        fm_state_batch(control->fabric->state, &choice->batch_key);
+    fm_error_t err = {0};
+    struct lease *lease =
+        worker->lease || !info ? NULL : lease_take(control, choice, now);
+
     if (!lease) {
         return false;
     }
     worker->lease = lease;
-    /* the pool gave less than was decided (P10): decide anew for the rest */
-    control->place_wanted =
-        control->place_wanted || lease->count < choice->size;
+    gang_busy(control, lease, lease->expected_end_ns);
     if (lease_send(control, worker, lease, &choice->terms, info, &err) < 0) {
         fm_control_lease_drop(control, worker, FM_POOL_END_DRAINED);
         return false;
@@ -289,48 +268,56 @@ static bool place_one(fm_control_t *control, const struct input *input,
     return true;
 }
 
+static void wake(void *ctx)
+{
+    fm_control_t *control = ctx;
+
+    control->wake_timer = 0;
+    control->place_wanted = true;
+}
+
+/* Look again at @p wake_ns, though nothing changes. */
+static void wake_at(fm_control_t *control, int64_t wake_ns, int64_t now)
+{
+    fm_error_t err = {0};
+
+    if (control->wake_timer && control->wake_ns == wake_ns) {
+        return;
+    }
+    if (control->wake_timer) {
+        fm_reactor_timer_stop(control->reactor, control->wake_timer);
+        control->wake_timer = 0;
+    }
+    if (wake_ns > 0 && fm_reactor_timer_start(
+                           control->reactor, wake_ns > now ? wake_ns - now : 1,
+                           0, wake, control, &control->wake_timer, &err) < 0) {
+        fm_control_fatal(control, &err);
+    }
+    control->wake_ns = wake_ns;
+}
+
 size_t fm_control_place(fm_control_t *control)
 {
     int64_t now = fm_reactor_now_ns(control->reactor);
-    struct input input = {.batch_count = fm_pool_batch_count(control->pool)};
-    fm_pool_batch_t *batches = NULL;
+    fm_place_choice_t choice;
     fm_error_t err = {0};
-    size_t count = 0;
     size_t placed = 0;
-    bool idle = false;
 
-    for (size_t i = 0; i < control->worker_count; i++) {
-        idle = idle ||
-               (takes_work(&control->workers[i]) && !control->workers[i].lease);
-    }
-    if (!idle || input.batch_count == 0) {
+    if (tasks_put(control, &err) < 0) {
+        fm_control_fatal(control, &err);
         return 0;
     }
-    batches = fm_calloc(input.batch_count, sizeof(*batches));
-    fm_status_t rc = batches ? input_make(control, &input, batches, now, &err)
-                             : fm_no_memory(&err);
-    if (rc >= 0) {
-        fm_sched_input_t sched = {
-            .now_ns = now,
-            .batches = input.batches,
-            .batch_count = input.batch_count,
-            .workers = input.workers,
-            .worker_count = input.worker_count,
-            .cost = fm_state_cost(control->fabric->state),
-        };
-        rc = fm_sched_decide(&sched, input.choices,
-                             input.batch_count + input.worker_count, &count,
-                             &err);
+    if (control->learned && now - control->learned_ns >= LEARN_NS) {
+        fm_place_cost_changed(control->place);
+        control->learned = false;
+        control->learned_ns = now;
     }
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        if (input.choices[i].verdict == FM_SCHED_PLACE) {
-            placed += place_one(control, &input, &input.choices[i], now);
+    while (fm_place_next(control->place, now, &choice)) {
+        if (!place_one(control, &choice, now)) {
+            return placed; /* the same choice would come again */
         }
+        placed++;
     }
-    if (rc < 0) {
-        fm_control_fatal(control, &err);
-    }
-    input_fini(&input);
-    free(batches);
+    wake_at(control, choice.wake_ns, now);
     return placed;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Codec of the control plane's journal records.  Every record opens with a
- * version byte, so a later field can be added without a new type.
+ * version byte, so a later field can be added without a new type: version 2
+ * appends its fields to those of version 1, and is written only where one of
+ * them says something.
  */
 #include "role/control/record.h"
 
@@ -10,6 +12,7 @@
 #include "base/mem.h"
 
 #define VERSION 1
+#define VERSION_2 2
 
 static void add_span(fm_buf_t *out, fm_span_t span)
 {
@@ -65,14 +68,24 @@ static fm_digest_t read_digest(fm_reader_t *in)
     return digest;
 }
 
-static fm_reader_t open_record(const uint8_t *bytes, size_t len)
+/* Open a record of a version up to @p newest. */
+static fm_reader_t open_version(const uint8_t *bytes, size_t len, int newest,
+                                int *version_out)
 {
     fm_reader_t in = {.data = bytes, .len = len};
 
-    if (fm_read_u8(&in) != VERSION) {
+    *version_out = fm_read_u8(&in);
+    if (*version_out < VERSION || *version_out > newest) {
         in.failed = true;
     }
     return in;
+}
+
+static fm_reader_t open_record(const uint8_t *bytes, size_t len)
+{
+    int version = 0;
+
+    return open_version(bytes, len, VERSION, &version);
 }
 
 static fm_status_t close_record(const fm_reader_t *in, const char *name,
@@ -88,25 +101,39 @@ static fm_status_t close_record(const fm_reader_t *in, const char *name,
 
 void fm_record_submit_encode(const fm_record_submit_t *record, fm_buf_t *out)
 {
-    fm_buf_add_u8(out, VERSION);
+    bool plain = record->policy.len == 0 && !record->isolation;
+
+    fm_buf_add_u8(out, plain ? VERSION : VERSION_2);
     fm_buf_add_varint(out, record->workflow);
     fm_buf_add_u64(out, (uint64_t)record->wall_ns);
     add_span(out, record->file);
     add_span(out, record->text);
     add_span(out, record->files);
+    if (!plain) {
+        add_span(out, record->policy);
+        fm_buf_add_u8(out, (uint8_t)record->isolation);
+    }
 }
 
 fm_status_t fm_record_submit_decode(const uint8_t *bytes, size_t len,
                                     fm_record_submit_t *record_out,
                                     fm_error_t *err)
 {
-    fm_reader_t in = open_record(bytes, len);
-    fm_record_submit_t record = {.workflow = read_index(&in)};
+    int version = 0;
+    fm_reader_t in = open_version(bytes, len, VERSION_2, &version);
+    fm_record_submit_t record = {.workflow = read_index(&in),
+                                 .policy = {"", 0}};
 
     record.wall_ns = (int64_t)fm_read_u64(&in);
     record.file = read_span(&in);
     record.text = read_span(&in);
     record.files = read_span(&in);
+    if (version == VERSION_2) {
+        record.policy = read_span(&in);
+        uint8_t isolation = fm_read_u8(&in);
+        in.failed = in.failed || isolation > FM_ISOLATION_NODE;
+        record.isolation = (fm_isolation_t)isolation;
+    }
     fm_status_t rc = close_record(&in, "SUBMIT", err);
     if (rc >= 0) {
         *record_out = record;
@@ -116,7 +143,7 @@ fm_status_t fm_record_submit_decode(const uint8_t *bytes, size_t len,
 
 void fm_record_expand_encode(const fm_record_expand_t *record, fm_buf_t *out)
 {
-    fm_buf_add_u8(out, VERSION);
+    fm_buf_add_u8(out, record->wall_ns ? VERSION_2 : VERSION);
     fm_buf_add_varint(out, record->workflow);
     fm_buf_add_varint(out, record->node);
     fm_buf_add_u8(out, record->more);
@@ -125,13 +152,17 @@ void fm_record_expand_encode(const fm_record_expand_t *record, fm_buf_t *out)
     fm_buf_add_varint(out, record->first);
     fm_buf_add_varint(out, record->count);
     add_span(out, record->items);
+    if (record->wall_ns) {
+        fm_buf_add_u64(out, (uint64_t)record->wall_ns);
+    }
 }
 
 fm_status_t fm_record_expand_decode(const uint8_t *bytes, size_t len,
                                     fm_record_expand_t *record_out,
                                     fm_error_t *err)
 {
-    fm_reader_t in = open_record(bytes, len);
+    int version = 0;
+    fm_reader_t in = open_version(bytes, len, VERSION_2, &version);
     fm_record_expand_t record = {.workflow = read_index(&in)};
 
     record.node = read_index(&in);
@@ -141,6 +172,9 @@ fm_status_t fm_record_expand_decode(const uint8_t *bytes, size_t len,
     record.first = read_index(&in);
     record.count = read_index(&in);
     record.items = read_span(&in);
+    if (version == VERSION_2) {
+        record.wall_ns = (int64_t)fm_read_u64(&in);
+    }
     fm_status_t rc = close_record(&in, "EXPAND", err);
     if (rc >= 0) {
         *record_out = record;

@@ -35,12 +35,24 @@ typedef struct fm_span {
     size_t len;
 } fm_span_t;
 
+/** How the keys of a workflow differ from those of plain content; part of the
+ *  record, so that a replay makes the same keys whatever the policy is by then.
+ *  Values are the format. */
+typedef enum fm_isolation {
+    FM_ISOLATION_NONE = 0,
+    FM_ISOLATION_WORKFLOW = 1, /**< no sharing between workflows */
+    FM_ISOLATION_ACTION = 2,   /**< action keys by workflow and node */
+    FM_ISOLATION_NODE = 3      /**< action and batch keys by both */
+} fm_isolation_t;
+
 typedef struct fm_record_submit {
     uint32_t workflow; /**< dense, from 0 */
     int64_t wall_ns;   /**< when */
     fm_span_t file;    /**< name for error text */
     fm_span_t text;    /**< the workflow as submitted */
     fm_span_t files;   /**< JSON object: path → digest text */
+    fm_span_t policy;  /**< that it was submitted under; "" is flowmesh */
+    fm_isolation_t isolation;
 } fm_record_submit_t;
 
 /** One of several parts when the items are many; the last has more = false. */
@@ -53,6 +65,7 @@ typedef struct fm_record_expand {
     uint32_t first;   /**< index of this part's first item; 0 starts anew */
     uint32_t count;   /**< items in this part */
     fm_span_t items;  /**< their texts, for fm_record_item_next() */
+    int64_t wall_ns;  /**< when; 0: not told (version 1) */
 } fm_record_expand_t;
 
 /** SKIP, NODE_FAIL (with text) and CANCEL (node unused). */

@@ -43,6 +43,7 @@ void fm_state_run_destroy(fm_run_t *run)
     fm_json_drop(run->files);
     free(run->file);
     free(run->text);
+    free(run->policy);
     free(run);
 }
 
@@ -95,6 +96,7 @@ void *fm_state_destroy(fm_state_t *state)
     free(state->runs);
     free(state->leases);
     free(state->batches);
+    free(state->changed);
     free(state->checkpoints);
     fm_map_destroy(state->lease_index);
     fm_map_destroy(state->batch_index);
@@ -165,7 +167,21 @@ const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
 {
     const uint64_t *index = fm_map_get(state->batch_index, batch_key);
 
-    return index ? &state->batches[*index] : NULL;
+    return index ? &state->batches[*index].info : NULL;
+}
+
+bool fm_state_next_batch(fm_state_t *state, fm_digest_t *key_out,
+                         const fm_batch_info_t **info_out)
+{
+    if (state->changed_count == 0) {
+        return false;
+    }
+    struct batch *batch =
+        &state->batches[state->changed[--state->changed_count]];
+    batch->changed = false;
+    *key_out = batch->key;
+    *info_out = &batch->info;
+    return true;
 }
 
 bool fm_state_checkpoint(const fm_state_t *state, const fm_digest_t *key,

@@ -14,6 +14,7 @@
 
 #include "plan/cost/cost.h"
 #include "plan/pool/pool.h"
+#include "plan/sched/sched.h"
 #include "plan/workflow/workflow.h"
 #include "role/control/record.h"
 
@@ -23,8 +24,12 @@ typedef struct fm_vector {
     char *hints;  /**< canonical JSON */
     uint32_t count;
     uint32_t capacity;
-    size_t *offsets; /**< [count] of the item texts in `texts` */
-    fm_buf_t texts;  /**< canonical JSON texts, each with its NUL */
+    size_t *offsets;     /**< [count] of the item texts in `texts` */
+    fm_buf_t texts;      /**< canonical JSON texts, each with its NUL */
+    uint32_t task_class; /**< of plan/cost; valid once params are */
+    double item_work;    /**< its units */
+    fm_digest_t batch_key;
+    int64_t expanded_ns; /**< wall clock; 0: not told */
 } fm_vector_t;
 
 /** One submitted workflow. */
@@ -37,6 +42,8 @@ typedef struct fm_run {
     char *text;
     fm_json_t *files;
     int64_t submitted_ns; /**< wall clock */
+    char *policy;         /**< that it was submitted under */
+    fm_isolation_t isolation;
     size_t node_count;
     fm_vector_t **vectors; /**< [node_count], NULL until expanded */
     char **errors;         /**< [node_count], first cause, or NULL */
@@ -54,6 +61,7 @@ typedef struct fm_lease_record {
     double joules;
     double dollars;
     uint32_t items;
+    uint32_t device_class; /**< of plan/cost */
 } fm_lease_record_t;
 
 /** What the items of one batch key have in common. */
@@ -63,8 +71,11 @@ typedef struct fm_batch_info {
     size_t item_bytes_max; /**< longest item text */
     bool has_model;
     fm_digest_t model;
-    uint64_t model_bytes; /**< 0: unknown */
-    int64_t deadline_ns;  /**< for one item; 0: by estimate */
+    uint64_t model_bytes;  /**< 0: unknown */
+    uint64_t memory_bytes; /**< of the device, at the least; 0: unknown */
+    fm_sched_device_kind_t device;
+    uint32_t gang;       /**< devices at once, ≥ 1 */
+    int64_t deadline_ns; /**< for one item; 0: by estimate */
 } fm_batch_info_t;
 
 typedef struct fm_state fm_state_t;
@@ -98,6 +109,10 @@ const fm_lease_record_t *fm_state_lease(const fm_state_t *state,
                                         uint64_t lease);
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
                                       const fm_digest_t *batch_key);
+/** Take a batch key that is new, or whose needs have grown, since it was last
+ *  taken; false when there is none.  @p info_out is borrowed. */
+bool fm_state_next_batch(fm_state_t *state, fm_digest_t *key_out,
+                         const fm_batch_info_t **info_out);
 /** The canonical text whose digest is the action key of an item of an expanded
  *  node (docs/spec/keys.md); free() it. */
 FM_MUST_USE fm_status_t fm_state_key_text(const fm_state_t *state,

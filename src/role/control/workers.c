@@ -12,14 +12,20 @@
 #include "base/mem.h"
 #include "plan/key/key.h"
 #include "role/control/internal.h"
+#include "role/control/work.h"
 
-void fm_control_lease_destroy(struct lease *lease)
+/* Seconds and bytes that one load may claim. */
+#define LOAD_MAX 1e15
+
+void *fm_control_lease_destroy(struct lease *lease)
 {
     if (lease) {
         free(lease->refs);
+        free(lease->workers);
         free(lease->placement);
         free(lease);
     }
+    return NULL;
 }
 
 void fm_control_worker_fini(struct worker *worker)
@@ -83,9 +89,7 @@ void fm_control_lease_drop(fm_control_t *control, struct worker *worker,
         .lease_end = {.lease = worker->lease->lease,
                       .how = how,
                       .now_ns = fm_reactor_now_ns(control->reactor)}};
-    fm_control_lease_destroy(worker->lease);
-    worker->lease = NULL;
-    control->place_wanted = true;
+    fm_control_worker_free(control, worker);
     if (fm_pool_check(control->pool, &event, NULL, NULL) >= 0 &&
         fm_pool_apply(control->pool, &event, &err) < 0) {
         fm_control_fatal(control, &err);
@@ -132,6 +136,7 @@ static void worker_gone(fm_control_t *control, struct worker *worker,
                         const char *why, fm_pool_lease_end_t how)
 {
     fm_control_lease_drop(control, worker, how);
+    fm_control_worker_drop(control, worker);
     note_gone(control, worker->peer);
     tell_owner(control, worker, false, why);
     fm_control_worker_fini(worker);
@@ -141,6 +146,7 @@ static void worker_gone(fm_control_t *control, struct worker *worker,
 static void worker_silent(fm_control_t *control, struct worker *worker)
 {
     fm_control_lease_drop(control, worker, FM_POOL_END_FAULT);
+    fm_control_worker_drop(control, worker);
     note_gone(control, worker->peer);
     worker->state = WORKER_SILENT;
     tell_owner(control, worker, false, "silent");
@@ -189,6 +195,26 @@ void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
 
 /* --- HELLO ---------------------------------------------------------------- */
 
+/* What the worker is taken for, and its device class of the cost model. */
+static fm_status_t find_site(const fm_control_t *control, struct worker *worker,
+                             const fm_msg_hello_t *hello, fm_error_t *err)
+{
+    const fm_config_device_t device = {.kind = hello->devices[0].kind,
+                                       .name = hello->devices[0].name,
+                                       .host = hello->host,
+                                       .worker = hello->name,
+                                       .memory_bytes =
+                                           hello->devices[0].memory_bytes,
+                                       .price_per_hour = hello->price_per_hour,
+                                       .watts = hello->watts};
+
+    fm_config_worker(control->config, &device, &worker->site);
+    worker->memory_bytes = worker->site.memory_bytes;
+    return fm_cost_device_id(fm_state_cost(control->fabric->state),
+                             worker->site.name, &worker->site.spec,
+                             &worker->device_class, err);
+}
+
 static bool fill_worker(struct worker *worker, uint32_t peer,
                         const fm_msg_hello_t *hello)
 {
@@ -202,10 +228,7 @@ static bool fill_worker(struct worker *worker, uint32_t peer,
         .device_name = fm_strdup(device->name),
         .device =
             strcmp(device->kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU,
-        .memory_bytes = device->memory_bytes,
         .walltime_end_ns = hello->walltime_end_ns,
-        .price_per_hour = hello->price_per_hour,
-        .watts = hello->watts,
     };
     for (size_t i = 0; i < hello->task_type_count; i++) {
         uint32_t bit = 0;
@@ -246,7 +269,13 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         fm_control_fatal(control, &err);
         return;
     }
+    if (find_site(control, worker, &msg->hello, &err) < 0) {
+        refuse(control, peer, FM_ERR_LIMIT, err.text);
+        fm_control_worker_fini(worker);
+        return;
+    }
     note_back(control, peer);
+    fm_control_worker_put(control, worker);
     worker->heard_ns = fm_reactor_now_ns(control->reactor);
     fm_msg_t welcome = {
         .type = FM_MSG_WELCOME,
@@ -270,8 +299,8 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
 
 /* --- HEARTBEAT, PROGRESS, CHECKPOINT -------------------------------------- */
 
-static void set_resident(struct worker *worker, const char *const *models,
-                         size_t count)
+static void set_resident(fm_control_t *control, struct worker *worker,
+                         const char *const *models, size_t count)
 {
     fm_digest_t *resident = fm_calloc(count, sizeof(*resident));
     size_t used = 0;
@@ -282,9 +311,19 @@ static void set_resident(struct worker *worker, const char *const *models,
     for (size_t i = 0; i < count; i++) {
         used += fm_digest_parse(models[i], &resident[used]);
     }
+    bool same = used == worker->resident_count;
+    for (size_t i = 0; same && i < used; i++) {
+        same = fm_digest_equal(&resident[i], &worker->resident[i]);
+    }
     free(worker->resident);
     worker->resident = resident;
     worker->resident_count = used;
+    if (!same) {
+        /* not on every beat: a model that is being loaded is in no list yet,
+         * and plan/sched already counts on it */
+        fm_control_worker_put(control, worker);
+        control->place_wanted = true;
+    }
 }
 
 /* HEARTBEAT: alive.  in { busy, models, memory_bytes }  out nothing */
@@ -294,7 +333,8 @@ static void on_heartbeat(fm_control_t *control, uint32_t peer,
     struct worker *worker = find_worker(control, peer);
 
     if (worker) {
-        set_resident(worker, msg->heartbeat.models, msg->heartbeat.model_count);
+        set_resident(control, worker, msg->heartbeat.models,
+                     msg->heartbeat.model_count);
     }
 }
 
@@ -308,13 +348,37 @@ static const fm_pool_ref_t *leased_ref(const struct worker *worker,
     return &worker->lease->refs[index];
 }
 
+/* Progress that tells of a model that was loaded (docs/spec/executor.md): for
+ * the cost model, not for people. */
+static bool note_load(struct lease *lease, const char *metrics)
+{
+    fm_json_t *json = NULL;
+
+    if (fm_json_parse(metrics, strlen(metrics), "metrics", &json, NULL) < 0) {
+        return false;
+    }
+    double seconds = fm_json_get_real(json, "load_seconds", -1);
+    double bytes = fm_json_get_real(json, "load_bytes", -1);
+    fm_json_drop(json);
+    if (!(seconds >= 0 && seconds < LOAD_MAX && bytes >= 0 &&
+          bytes < LOAD_MAX)) {
+        return false;
+    }
+    lease->load_s += seconds;
+    lease->load_bytes += bytes;
+    return true;
+}
+
 /* PROGRESS: for people.  in { lease, fraction, metrics }  out nothing */
 static void on_progress(fm_control_t *control, uint32_t peer,
                         const fm_msg_t *msg)
 {
-    const fm_pool_ref_t *ref =
-        leased_ref(find_worker(control, peer), msg->progress.lease, 0);
+    struct worker *worker = find_worker(control, peer);
+    const fm_pool_ref_t *ref = leased_ref(worker, msg->progress.lease, 0);
 
+    if (ref && note_load(worker->lease, msg->progress.metrics)) {
+        return;
+    }
     if (ref && control->events.on_progress) {
         control->events.on_progress(
             control->events.ctx,
@@ -398,6 +462,18 @@ static void add_entry(fm_buf_t *entries, const struct lease *lease,
     fm_record_entry_add(entries, &entry);
 }
 
+/* The placement of the lease and where it ran; NULL once that was said. */
+static char *site_note(const struct worker *worker)
+{
+    const struct lease *lease = worker->lease;
+    const fm_work_site_t site = {.device_class = worker->site.name,
+                                 .spec = worker->site.spec,
+                                 .load_s = lease->load_s,
+                                 .load_bytes = lease->load_bytes};
+
+    return lease->placement ? fm_work_site_note(lease->placement, &site) : NULL;
+}
+
 static void record_result(fm_control_t *control, struct worker *worker,
                           const fm_msg_result_t *result)
 {
@@ -409,7 +485,10 @@ static void record_result(fm_control_t *control, struct worker *worker,
     for (size_t i = 0; i < result->item_count; i++) {
         add_entry(&entries, lease, result, &result->items[i], &scratch);
     }
-    const char *placement = lease->placement ? lease->placement : "";
+    char *placement = site_note(worker);
+    double joules = result->joules > 0
+                        ? result->joules
+                        : fm_cost_joules(result->seconds, worker->site.watts);
     fm_record_result_t record = {
         .lease = result->lease,
         .instance = result->instance,
@@ -418,9 +497,11 @@ static void record_result(fm_control_t *control, struct worker *worker,
         .start_ns = lease->start_wall_ns,
         .seconds = result->seconds,
         .cpu_seconds = result->cpu_seconds,
-        .joules = result->joules,
-        .dollars = fm_cost_dollars(result->seconds, worker->price_per_hour),
-        .placement = {placement, strlen(placement)},
+        .joules = joules,
+        .dollars =
+            fm_cost_dollars(result->seconds, worker->site.price_per_hour),
+        .placement = {placement ? placement : "",
+                      placement ? strlen(placement) : 0},
         .final = result->final,
         .count = (uint32_t)result->item_count,
         .entries = {(const char *)entries.data, entries.len}};
@@ -434,6 +515,7 @@ static void record_result(fm_control_t *control, struct worker *worker,
         free(lease->placement);
         lease->placement = NULL;
     }
+    free(placement);
     fm_buf_fini(&entries);
     fm_buf_fini(&scratch);
     fm_buf_fini(&buf);
@@ -468,9 +550,7 @@ static void on_result(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     }
     record_result(control, worker, result);
     if (result->final) {
-        fm_control_lease_destroy(worker->lease);
-        worker->lease = NULL;
-        control->place_wanted = true;
+        fm_control_worker_free(control, worker);
     }
 }
 
@@ -482,6 +562,7 @@ static void on_drain(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
     (void)msg;
     if (worker) {
         worker->draining = true;
+        fm_control_worker_put(control, worker);
         control->place_wanted = true; /* others may have waited for it */
     }
 }
@@ -535,6 +616,7 @@ void fm_control_on_message(void *ctx, uint32_t peer, const uint8_t *bytes,
     if (!worker &&
         (worker = find_in_state(control, peer, WORKER_SILENT)) != NULL) {
         worker->state = WORKER_UP;
+        fm_control_worker_put(control, worker);
         note_back(control, peer);
         control->place_wanted = true;
         tell_owner(control, worker, true, "heard again");

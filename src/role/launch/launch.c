@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One workflow from its text to its end, in whatever world this process is.
+ * Workflows from their text to their end, in whatever world this process is.
  * Rank 0 checks everything that can be refused before the other ranks start:
  * they wait for its word (a broadcast), so a refusal ends all of them.
  */
@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "role/launch/place.h"
+#include "role/launch/submit.h"
 #include "role/worker/worker.h"
 #include "site/topo/topo.h"
 
@@ -41,175 +42,15 @@ struct launch {
     fm_control_t *control;
     fm_topo_t *topo;
     char *dir;
-    char *text;
-    size_t text_len;
-    fm_workflow_t *workflow;
-    fm_json_t *files; /* what the workflow names, by key: its digest */
-    uint32_t run;
-    bool interrupted; /* a signal asked us to stop */
-    bool unclean;     /* MPI was not finalised */
+    fm_config_t *config;
+    bool no_sharing;
+    fm_submission_t *submissions; /* rank 0: one a file */
+    bool interrupted;             /* a signal asked us to stop */
+    bool unclean;                 /* MPI was not finalised */
     fm_status_t worker_status;
     fm_error_t *err;
     uint64_t leave_timer;
 };
-
-/* --- reading -------------------------------------------------------------- */
-
-static fm_status_t read_workflow(struct launch *launch, fm_error_t *err)
-{
-    const char *file = launch->opts->file;
-    bool from_stdin = strcmp(file, "-") == 0;
-    fm_buf_t buf = {0};
-    fm_status_t rc = fm_file_read(from_stdin ? "/dev/stdin" : file,
-                                  FM_WORKFLOW_TEXT_BYTES_MAX, &buf, err);
-
-    if (rc >= 0) {
-        launch->text_len = buf.len;
-        launch->text = fm_strndup(buf.data ? (char *)buf.data : "", buf.len);
-        rc = launch->text ? fm_workflow_parse(launch->text, buf.len, file,
-                                              &launch->workflow, err)
-                          : fm_no_memory(err);
-    }
-    fm_buf_fini(&buf);
-    return rc;
-}
-
-static char *beside(const char *file, const char *path)
-{
-    const char *slash = strrchr(file, '/');
-
-    if (*path == '/' || !slash) {
-        return fm_strdup(path);
-    }
-    return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
-}
-
-/* The path of a file or a local model; of others the name as written. */
-static char *file_path(const struct launch *launch,
-                       const fm_workflow_file_t *file)
-{
-    bool local = file->kind == FM_WORKFLOW_FILE_DATA ||
-                 file->kind == FM_WORKFLOW_FILE_MODEL_PATH ||
-                 file->kind == FM_WORKFLOW_FILE_ADAPTER_PATH;
-
-    return local ? beside(launch->opts->file, file->path)
-                 : fm_strdup(file->path);
-}
-
-/* Find what is no plain file, or store it; see fm_launch_options_t. */
-static fm_status_t resolve(const struct launch *launch,
-                           const fm_workflow_file_t *file, const char *path,
-                           const char *base, fm_digest_t *digest_out,
-                           fm_error_t *err)
-{
-    if (!launch->opts->resolve) {
-        return fm_error_set(err, FM_ERR_UNSUPPORTED,
-                            "%s: models are not imported here; name a digest",
-                            file->path);
-    }
-    return launch->opts->resolve(launch->opts->ctx, launch->dir, file, path,
-                                 base, digest_out, err);
-}
-
-/* What the workflow reads must be there before anything else is touched. */
-static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
-{
-    size_t count = fm_workflow_file_count(launch->workflow);
-    fm_status_t rc = FM_OK;
-
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        char *path = file_path(launch, file);
-        if (!path) {
-            rc = fm_no_memory(err);
-        } else if (file->kind != FM_WORKFLOW_FILE_DATA) {
-            rc = resolve(launch, file, path, NULL, NULL, err);
-        } else if (access(path, R_OK) != 0) {
-            rc = fm_error_set_errno(err, FM_ERR_NOT_FOUND, errno, "read %s",
-                                    path);
-        }
-        if (rc < 0) {
-            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
-                          file->column);
-        }
-        free(path);
-    }
-    return rc;
-}
-
-/* The model that the node of an adapter names, when it is known by now. */
-static const char *base_of(const struct launch *launch,
-                           const fm_workflow_file_t *adapter)
-{
-    for (size_t i = 0; i < fm_workflow_file_count(launch->workflow); i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        if (file->node == adapter->node && file != adapter &&
-            file->kind != FM_WORKFLOW_FILE_DATA &&
-            file->kind != FM_WORKFLOW_FILE_ADAPTER_PATH) {
-            return fm_json_get_str(launch->files, file->key);
-        }
-    }
-    return NULL;
-}
-
-static fm_status_t file_store(struct launch *launch,
-                              const fm_workflow_file_t *file, fm_error_t *err)
-{
-    char text[FM_DIGEST_TEXT_BYTES];
-    fm_digest_t digest;
-    char *path = file_path(launch, file);
-    fm_status_t rc = path ? FM_OK : fm_no_memory(err);
-
-    if (rc >= 0) {
-        rc = file->kind == FM_WORKFLOW_FILE_DATA
-                 ? fm_control_ingest(launch->control, path, &digest, err)
-                 : resolve(launch, file, path, base_of(launch, file), &digest,
-                           err);
-    }
-    free(path);
-    if (rc >= 0) {
-        rc = fm_json_set(launch->files, file->key,
-                         fm_json_string(fm_digest_format(&digest, text)));
-    }
-    if (rc < 0) {
-        fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
-                      file->column);
-    }
-    return rc;
-}
-
-/* Store what the workflow names and is of a kind from first to last. */
-static fm_status_t files_store(struct launch *launch,
-                               fm_workflow_file_kind_t first,
-                               fm_workflow_file_kind_t last, fm_error_t *err)
-{
-    size_t count = fm_workflow_file_count(launch->workflow);
-    fm_status_t rc = FM_OK;
-
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        if (file->kind >= first && file->kind <= last) {
-            rc = file_store(launch, file, err);
-        }
-    }
-    return rc;
-}
-
-/* Models before their adapters.  Imports may take minutes: before the other
- * ranks start, who would wait for an answer. */
-static fm_status_t models_store(struct launch *launch, fm_cas_t *cas,
-                                fm_error_t *err)
-{
-    fm_status_t rc = files_store(launch, FM_WORKFLOW_FILE_MODEL_PATH,
-                                 FM_WORKFLOW_FILE_MODEL_NAME, err);
-
-    if (rc >= 0) {
-        rc = files_store(launch, FM_WORKFLOW_FILE_ADAPTER_PATH,
-                         FM_WORKFLOW_FILE_ADAPTER_PATH, err);
-    }
-    return rc < 0 || fm_json_len(launch->files) == 0 ? rc
-                                                     : fm_cas_refresh(cas, err);
-}
 
 /* --- events --------------------------------------------------------------- */
 
@@ -239,7 +80,16 @@ static void on_run(void *ctx, const fm_run_t *run)
     if (launch->opts->events.on_run) {
         launch->opts->events.on_run(launch->opts->events.ctx, run);
     }
-    if (run->index == launch->run) {
+    bool all = true;
+    for (size_t i = 0; i < launch->opts->file_count; i++) {
+        fm_submission_t *submission = &launch->submissions[i];
+        if (run->index == submission->run && !submission->ended) {
+            submission->ended = true;
+            submission->end_ns = fm_clock_mono_ns();
+        }
+        all = all && submission->ended;
+    }
+    if (all) {
         finish(launch, "the workflow has ended");
     }
 }
@@ -554,10 +404,13 @@ static void launch_fini(struct launch *launch)
     }
     free(launch->links);
     fm_topo_close(launch->topo);
-    fm_workflow_destroy(launch->workflow);
-    fm_json_drop(launch->files);
+    fm_config_destroy(launch->config);
+    for (size_t i = 0; launch->submissions && i < launch->opts->file_count;
+         i++) {
+        fm_submission_fini(&launch->submissions[i]);
+    }
+    free(launch->submissions);
     free(launch->dir);
-    free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
         /* finalising beside a dead rank may hang: the caller is to say what
          * there is to say and leave without the handlers of exit() */
@@ -571,7 +424,9 @@ static void launch_fini(struct launch *launch)
 static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
                                 fm_error_t *err)
 {
-    fm_control_options_t opts = {.events = {.on_node = on_node,
+    fm_control_options_t opts = {.config = launch->config,
+                                 .no_sharing = launch->no_sharing,
+                                 .events = {.on_node = on_node,
                                             .on_progress = on_progress,
                                             .on_run = on_run,
                                             .on_worker = on_worker,
@@ -582,48 +437,73 @@ static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
 
     if (rc < 0) {
         fm_fabric_close(fabric);
-    } else if ((rc = files_store(launch, FM_WORKFLOW_FILE_DATA,
-                                 FM_WORKFLOW_FILE_DATA, err)) >= 0) {
-        rc = fm_control_submit(launch->control, launch->text, launch->text_len,
-                               launch->opts->file, launch->files, &launch->run,
-                               err);
+    }
+    for (size_t i = 0; rc >= 0 && i < launch->opts->file_count; i++) {
+        rc =
+            fm_submission_submit(&launch->submissions[i], launch->control, err);
     }
     return rc;
 }
 
 static fm_launch_outcome_t outcome_of(const struct launch *launch)
 {
-    fm_pool_workflow_t info = {0};
     const fm_fabric_t *fabric = fm_control_fabric(launch->control);
 
     if (launch->interrupted) {
         return FM_LAUNCH_INTERRUPTED;
     }
-    (void)!fm_pool_workflow_get(fm_state_pool(fabric->state), launch->run,
-                                &info);
-    return info.state == FM_POOL_DONE ? FM_LAUNCH_DONE : FM_LAUNCH_FAILED;
+    for (size_t i = 0; i < launch->opts->file_count; i++) {
+        fm_pool_workflow_t info = {0};
+        (void)!fm_pool_workflow_get(fm_state_pool(fabric->state),
+                                    launch->submissions[i].run, &info);
+        if (info.state != FM_POOL_DONE) {
+            return FM_LAUNCH_FAILED;
+        }
+    }
+    return FM_LAUNCH_DONE;
+}
+
+/* What on_end sees: each workflow with its time from start to end. */
+static fm_status_t report(struct launch *launch, int64_t start_ns,
+                          fm_error_t *err)
+{
+    const fm_launch_options_t *opts = launch->opts;
+    fm_fabric_t *fabric = fm_control_fabric(launch->control);
+    int64_t now_ns = fm_clock_mono_ns();
+    fm_launch_run_t *runs = fm_calloc(opts->file_count, sizeof(*runs));
+
+    if (!runs) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; i < opts->file_count; i++) {
+        const fm_submission_t *submission = &launch->submissions[i];
+        int64_t end_ns = submission->ended ? submission->end_ns : now_ns;
+        runs[i].run = fm_state_run(fabric->state, submission->run);
+        runs[i].seconds = (double)(end_ns - start_ns) / 1e9;
+    }
+    opts->on_end(opts->ctx, fabric, runs, opts->file_count,
+                 (double)(now_ns - start_ns) / 1e9);
+    free(runs);
+    return FM_OK;
 }
 
 static fm_launch_outcome_t run_to_end(struct launch *launch, fm_error_t *err)
 {
     const fm_launch_options_t *opts = launch->opts;
     fm_fabric_t *fabric = fm_control_fabric(launch->control);
-    const fm_run_t *run = fm_state_run(fabric->state, launch->run);
     int64_t start = fm_clock_mono_ns();
 
     *err = (fm_error_t){0}; /* from here on it holds what went wrong */
-    if (opts->on_start) {
-        opts->on_start(opts->ctx, fabric, run);
+    for (size_t i = 0; opts->on_start && i < opts->file_count; i++) {
+        opts->on_start(opts->ctx, fabric,
+                       fm_state_run(fabric->state, launch->submissions[i].run));
     }
     if (fm_reactor_hook_add(launch->reactor, FM_REACTOR_SEND, end_hook, launch,
                             err) < 0 ||
         start_embedded(launch, err) < 0 ||
-        fm_reactor_run(launch->reactor, err) < 0) {
+        fm_reactor_run(launch->reactor, err) < 0 ||
+        (opts->on_end && report(launch, start, err) < 0)) {
         return FM_LAUNCH_NO_FABRIC;
-    }
-    if (opts->on_end) {
-        opts->on_end(opts->ctx, fabric, run,
-                     (double)(fm_clock_mono_ns() - start) / 1e9);
     }
     return outcome_of(launch);
 }
@@ -651,19 +531,44 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
 {
     fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
 
-    if (!(launch->files = fm_json_object())) {
+    size_t count = launch->opts->file_count;
+
+    if (count < 1 || count > FM_LAUNCH_FILES_MAX) {
+        (void)fm_error_set(err, FM_ERR_LIMIT, "%zu workflows: 1 to %u at once",
+                           count, FM_LAUNCH_FILES_MAX);
+        return FM_LAUNCH_REFUSED;
+    }
+    if (!(launch->submissions = fm_calloc(count, sizeof(fm_submission_t)))) {
         (void)fm_no_memory(err);
         return FM_LAUNCH_REFUSED;
     }
-    if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
-        return FM_LAUNCH_REFUSED;
+    for (size_t i = 0; i < count; i++) {
+        launch->submissions[i].file = launch->opts->files[i];
+        if (fm_submission_read(&launch->submissions[i], launch->opts, err) <
+            0) {
+            return FM_LAUNCH_REFUSED;
+        }
     }
-    if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
-        fabric_open(launch->dir, &opts, fabric, err) < 0) {
+    if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
-    return models_store(launch, (*fabric)->cas, err) < 0 ? FM_LAUNCH_REFUSED
-                                                         : FM_LAUNCH_DONE;
+    if (fm_launch_config(launch->opts->config, launch->dir, &launch->config,
+                         err) < 0 ||
+        fm_launch_overrule(&launch->config->place, launch->opts->policy,
+                           launch->opts->without, &launch->no_sharing,
+                           err) < 0) {
+        return FM_LAUNCH_REFUSED;
+    }
+    if (fabric_open(launch->dir, &opts, fabric, err) < 0) {
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (fm_submission_models(&launch->submissions[i], launch->opts,
+                                 launch->dir, (*fabric)->cas, err) < 0) {
+            return FM_LAUNCH_REFUSED;
+        }
+    }
+    return FM_LAUNCH_DONE;
 }
 
 /* Rank 0's word to the others: where the fabric is, or "" to leave. */

@@ -130,6 +130,100 @@ fm_status_t fm_fabric_dir_choose(const char *named, char **dir_out,
     return rc;
 }
 
+/* The file's text; an absent one that nobody named is no file. */
+static fm_status_t config_read(const char *path, bool named,
+                               fm_config_t **config_out, fm_error_t *err)
+{
+    fm_buf_t buf = {0};
+    fm_status_t rc = fm_file_read(path, FM_CONFIG_TEXT_BYTES_MAX, &buf, err);
+
+    if (rc == FM_ERR_NOT_FOUND && !named) {
+        *err = (fm_error_t){0};
+        *config_out = fm_config_default();
+        rc = *config_out ? FM_OK : fm_no_memory(err);
+    } else if (rc >= 0) {
+        rc = fm_config_parse(buf.data ? (const char *)buf.data : "", buf.len,
+                             path, config_out, err);
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+fm_status_t fm_launch_config(const char *named, const char *dir,
+                             fm_config_t **config_out, fm_error_t *err)
+{
+    const char *path = named ? named : getenv("FLOWMESH_CONFIG");
+
+    if (path && *path) {
+        return config_read(path, true, config_out, err);
+    }
+    char *own = fm_asprintf("%s/fabric.yaml", dir ? dir : "");
+    fm_status_t rc = own ? FM_OK : fm_no_memory(err);
+    if (rc >= 0 && dir) {
+        rc = config_read(own, false, config_out, err);
+    } else if (rc >= 0) {
+        *config_out = fm_config_default();
+        rc = *config_out ? FM_OK : fm_no_memory(err);
+    }
+    free(own);
+    return rc;
+}
+
+static fm_status_t policy_set(fm_place_options_t *place, const char *name,
+                              fm_error_t *err)
+{
+    char names[256] = "";
+    size_t len = 0;
+
+    if (fm_place_policy_find(name, &place->policy)) {
+        return FM_OK;
+    }
+    for (int i = 0; i < FM_PLACE_POLICIES; i++) {
+        len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s",
+                                i ? ", " : "",
+                                fm_place_policy_name((fm_place_policy_t)i));
+    }
+    return fm_error_set(err, FM_ERR_INVALID,
+                        "policy %.60s: there is no such; allowed: %s", name,
+                        names);
+}
+
+fm_status_t fm_launch_overrule(fm_place_options_t *place, const char *policy,
+                               const char *without, bool *no_sharing_out,
+                               fm_error_t *err)
+{
+    const struct {
+        const char *name;
+        bool *flag;
+    } parts[] = {{"batching", &place->sched.no_batching},
+                 {"locality", &place->sched.no_locality},
+                 {"consolidation", &place->sched.no_consolidation},
+                 {"fair_share", &place->sched.no_fair_share},
+                 {"sharing", no_sharing_out}};
+    fm_status_t rc = policy ? policy_set(place, policy, err) : FM_OK;
+
+    while (rc >= 0 && without && *without) {
+        size_t len = strcspn(without, ",");
+        size_t i = 0;
+        while (i < FM_COUNT_OF(parts) &&
+               (strlen(parts[i].name) != len ||
+                strncmp(parts[i].name, without, len) != 0)) {
+            i++;
+        }
+        if (i == FM_COUNT_OF(parts)) {
+            rc = fm_error_set(err, FM_ERR_INVALID,
+                              "without %.*s: allowed, separated by commas: "
+                              "batching, locality, consolidation, fair_share, "
+                              "sharing",
+                              (int)(len < 60 ? len : 60), without);
+        } else {
+            *parts[i].flag = true;
+        }
+        without += len + (without[len] == ',');
+    }
+    return rc;
+}
+
 fm_status_t fm_launch_fabric_dir(const char *named, char **dir_out,
                                  fm_error_t *err)
 {

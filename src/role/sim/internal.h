@@ -105,7 +105,7 @@ struct node {
     int64_t ready_ns, first_ns; /* first_ns < 0: not leased yet */
     double likely_ready_s;      /* elastic only: guessed at arrival */
     uint32_t task;
-    uint32_t domain; /* where its last result was made */
+    uint32_t domain;       /* where its last result was made */
     bool expanded, closed; /* closed: done */
 };
 

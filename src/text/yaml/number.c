@@ -130,3 +130,10 @@ fm_status_t fm_yaml_bytes(const fm_yaml_value_t *map, const char *key,
                      "bytes from 0 to 1e15, such as 22Gi, 80G, 512Mi", out,
                      source);
 }
+
+double fm_yaml_bytes_of(const char *text)
+{
+    double bytes = parse_bytes(text);
+
+    return bytes >= 0 && bytes <= FM_YAML_BYTES_MAX ? bytes : -1;
+}
