@@ -214,10 +214,7 @@ void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
     batch->depths[work->depth]++;
     batch->amount += (double)work->amount;
     pool->totals.ready_work++;
-    if (batch->ready++ == 0) {
-        batch->active = (uint32_t)pool->active_count;
-        pool->active[pool->active_count++] = work->batch;
-    }
+    batch->ready++;
     due_push(pool, work->batch, id);
 }
 
@@ -233,12 +230,7 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
     batch->amount -= (double)work->amount;
     pool->totals.ready_work--;
     if (--batch->ready == 0) {
-        uint32_t last = pool->active[--pool->active_count];
-
         batch->amount = 0; /* rounding does not add up for ever */
-        pool->active[batch->active] = last;
-        pool->batches[last].active = batch->active;
-        batch->active = NONE;
     }
     dues_clean(pool, work->batch);
 }
