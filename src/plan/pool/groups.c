@@ -84,7 +84,9 @@ static fm_status_t lane_make(fm_pool_t *pool, uint32_t batch_id,
                                               .place = NONE,
                                               .prev = NONE,
                                               .next = NONE,
-                                              .pick = NONE};
+                                              .pick = NONE,
+                                              .head = NONE,
+                                              .oldest_ns = INT64_MIN};
     return FM_OK;
 }
 
@@ -231,6 +233,12 @@ static void group_hide(fm_pool_t *pool, uint32_t id)
     }
 }
 
+static void lane_changed(struct lane *lane)
+{
+    lane->head = NONE;
+    lane->oldest_ns = INT64_MIN;
+}
+
 void fm_pool_group_joined(fm_pool_t *pool, uint32_t id, float amount)
 {
     struct group *group = group_at(pool, id);
@@ -243,6 +251,7 @@ void fm_pool_group_joined(fm_pool_t *pool, uint32_t id, float amount)
         lane_show(pool, group->lane);
     }
     lane->amount += (double)amount;
+    lane_changed(lane);
     fm_tenants_ready(pool->options.tenants, lane->tenant, 1);
     fm_pool_batch_mark(pool, lane->batch);
 }
@@ -253,6 +262,7 @@ void fm_pool_group_left(fm_pool_t *pool, uint32_t id, float amount)
     struct lane *lane = lane_at(pool, group->lane);
 
     lane->amount -= (double)amount;
+    lane_changed(lane);
     if (--group->count == 0) {
         group_hide(pool, id);
     }
