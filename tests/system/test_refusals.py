@@ -9,7 +9,8 @@ import harness
 
 COMMANDS = ["run", "validate", "result", "lineage", "explain-miss",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
-            "model export", "model ls", "model show", "model rm", "devices"]
+            "model export", "model ls", "model show", "model rm", "devices",
+            "sim", "join"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 
@@ -84,7 +85,7 @@ class Refusals(harness.Case):
             (["run", file, "--workers", "0"], "1 to 256"),
             (["run", file, "--workers", "many"], "1 to 256"),
             (["run", file, "--json=1"], "takes no value"),
-            (["run", file, "more"], "one operand too many"),
+            (["validate", file, "more"], "one operand too many"),
             (["run", self.path("absent.yaml")], "absent.yaml"),
             (["run", self.dir], re.escape(self.dir)),
             (["validate", self.path("absent.yaml")], "absent.yaml"),
