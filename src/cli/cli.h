@@ -59,6 +59,7 @@ extern const fm_cli_command_t fm_cli_model_export;
 extern const fm_cli_command_t fm_cli_model_ls;
 extern const fm_cli_command_t fm_cli_model_show;
 extern const fm_cli_command_t fm_cli_model_rm;
+extern const fm_cli_command_t fm_cli_devices;
 
 /** Value of an option, NULL when it was not given. */
 const char *fm_cli_option(const fm_cli_args_t *args,

@@ -17,7 +17,7 @@ static const fm_cli_command_t *const commands[] = {
     &fm_cli_lineage,      &fm_cli_explain_miss, &fm_cli_cas_stat,
     &fm_cli_cas_ls,       &fm_cli_cas_get,      &fm_cli_cas_verify,
     &fm_cli_model_import, &fm_cli_model_export, &fm_cli_model_ls,
-    &fm_cli_model_show,   &fm_cli_model_rm,
+    &fm_cli_model_show,   &fm_cli_model_rm,     &fm_cli_devices,
 };
 
 static const char about[] =
@@ -131,10 +131,12 @@ static int man_page(void)
                          option->value ? option->value : "", option->help);
         }
     }
-    (void)printf(".SH EXIT STATUS\n0 done, 1 failed, 2 bad input or usage, "
-                 "3 no fabric or one that another process holds\n"
-                 ".SH ENVIRONMENT\n.TP\n.B FLOWMESH_FABRIC\nthe fabric "
-                 "directory\n.TP\n.B FM_LOG\nerror, warn, info or debug\n");
+    (void)printf(
+        ".SH EXIT STATUS\n0 done, 1 failed, 2 bad input or usage, "
+        "3 no fabric or one that another process holds\n"
+        ".SH ENVIRONMENT\n.TP\n.B FLOWMESH_FABRIC\nthe fabric "
+        "directory\n.TP\n.B FLOWMESH_CONFIG\nthe "
+        "configuration file\n.TP\n.B FM_LOG\nerror, warn, info or debug\n");
     return FM_EXIT_OK;
 }
 

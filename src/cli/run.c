@@ -20,6 +20,8 @@
 static const fm_cli_option_t options[] = {
     {"fabric", "DIR",
      "where state and results live; default $FLOWMESH_FABRIC, else a new one"},
+    {"config", "FILE",
+     "prices, quotas, policy; default $FLOWMESH_CONFIG, else DIR/fabric.yaml"},
     {"workers", "N", "embedded workers; default one a core"},
     {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
     {"json", NULL, "print one JSON object at the end"},
@@ -377,6 +379,7 @@ static int run_workflow(const fm_cli_args_t *args)
     };
     fm_launch_options_t opts = {
         .file = args->operands[0],
+        .config = fm_cli_option(args, &fm_cli_run, "config"),
         .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
         .executor = fm_cli_option(args, &fm_cli_run, "executor"),
         .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,

@@ -6,11 +6,14 @@
  *
  * For each pair (task class, device class): seconds ≈ a + b · work.  Before
  * any result a and b come from the roofline model (Williams et al., 2009):
- * b = max(flops / peak, bytes / bandwidth) per unit, a = overhead of a call.
- * Each result updates weighted least squares on relative error, with the
- * roofline as a prior worth half a sample, exponential forgetting (0.98 a
- * sample) and residuals clipped at 4 standard deviations (Huber, 1964), so
- * one stall does not spoil the model but a lasting change is followed.
+ * b = max(flops / peak, bytes / bandwidth) per unit, a = overhead of a call and
+ * what it reads once.  Results then fit the line; fit.h says how: the first
+ * ones scale the roofline by their median, from the fifth on weighted least
+ * squares on relative error forget 2 % a result, outliers are clipped (Huber,
+ * 1964), and five of them in a row on one side are a change that is followed at
+ * once.  Loads of models are learned apart, seconds ≈ a + bytes / rate per
+ * device class.  The same results in the same order give the same estimates,
+ * bit for bit, and so does what was saved as JSON.
  *
  * Pure.  Threads: one at a time.
  */
@@ -36,6 +39,7 @@ typedef struct fm_cost_task {
 typedef struct fm_cost_device {
     double flops_per_s, bytes_per_s; /**< achievable, not peak */
     double overhead_s;               /**< a call */
+    double load_bytes_per_s; /**< models from storage; unknown: 1 GB/s */
 } fm_cost_device_t;
 
 typedef struct fm_cost_estimate {
@@ -71,13 +75,29 @@ FM_MUST_USE fm_status_t fm_cost_learn(fm_cost_t *cost, uint32_t task,
                                       uint32_t device, double work,
                                       double seconds, fm_error_t *err);
 
+/** Seconds to load @p bytes of models on a device class: learned apart from
+ *  what runs on it, since a model is loaded once and run often. */
+void fm_cost_load(const fm_cost_t *cost, uint32_t device, double bytes,
+                  fm_cost_estimate_t *out);
+/** Learn from a load that took @p seconds; as fm_cost_learn(). */
+FM_MUST_USE fm_status_t fm_cost_learn_load(fm_cost_t *cost, uint32_t device,
+                                           double bytes, double seconds,
+                                           fm_error_t *err);
+
+size_t fm_cost_task_count(const fm_cost_t *cost);
+size_t fm_cost_device_count(const fm_cost_t *cost);
+/** Name of a class, borrowed; NULL when there is no such id. */
+const char *fm_cost_task_name(const fm_cost_t *cost, uint32_t task);
+const char *fm_cost_device_name(const fm_cost_t *cost, uint32_t device);
+
 /** Dollars of @p seconds at @p price_per_hour. */
 double fm_cost_dollars(double seconds, double price_per_hour);
 /** Joules of @p seconds at @p watts. */
 double fm_cost_joules(double seconds, double watts);
 
-/** What was learned: {"v": 1, "models": [{"task", "device", …}, …]}, sorted; a
- *  new reference, NULL when memory is out.  Specifications are not in it. */
+/** What was learned: {"v": 2, "models": [{"task", "device", …}, …]}, sorted; a
+ *  new reference, NULL when memory is out.  Specifications are not in it.  A
+ *  model that is read back gives the same estimates bit for bit. */
 FM_MUST_USE fm_json_t *fm_cost_to_json(const fm_cost_t *cost);
 /**
  * Take over what fm_cost_to_json() wrote, replacing models of the same pair.

@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
+#define COST_MAX 1e15 /* of seconds, dollars or joules: no item costs more */
+
 typedef fm_status_t check_fn(const fm_pool_t *pool,
                              const fm_pool_event_t *event, bool *changes,
                              fm_error_t *err);
@@ -55,15 +57,16 @@ static fm_status_t submit_check(const fm_pool_t *pool,
                             "workflow number %u: the next is %zu",
                             submit->workflow, pool->workflow_count);
     }
-    if (tenant_len == 0 || tenant_len > FM_POOL_TENANT_BYTES_MAX) {
+    if (tenant_len == 0 || tenant_len > FM_TENANT_NAME_BYTES_MAX ||
+        strcmp(submit->tenant, "*") == 0) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "a tenant name has 1 to %u bytes, not %zu",
-                            FM_POOL_TENANT_BYTES_MAX, tenant_len);
+                            "a tenant name has 1 to %u bytes and is not \"*\"",
+                            FM_TENANT_NAME_BYTES_MAX);
     }
-    if (!fm_strmap_get(pool->tenant_ids, submit->tenant) &&
-        pool->tenant_count >= FM_POOL_TENANTS_MAX) {
+    if (fm_tenants_find(pool->options.tenants, submit->tenant) == NONE &&
+        fm_tenants_count(pool->options.tenants) >= FM_TENANT_MAX) {
         return fm_error_set(err, FM_ERR_LIMIT, "more than %u tenants",
-                            FM_POOL_TENANTS_MAX);
+                            FM_TENANT_MAX);
     }
     if (submit->node_count == 0 || submit->node_count > FM_POOL_NODES_MAX ||
         pool->node_used > NONE - FM_POOL_NODES_MAX - 1) {
@@ -168,6 +171,13 @@ static fm_status_t node_fail_check(const fm_pool_t *pool,
     return rc;
 }
 
+/* Costs come from workers, and are kept as floats. */
+static bool cost_valid(double seconds, double dollars, double joules)
+{
+    return seconds >= 0 && seconds <= COST_MAX && dollars >= 0 &&
+           dollars <= COST_MAX && joules >= 0 && joules <= COST_MAX;
+}
+
 static fm_status_t lease_check(const fm_pool_t *pool,
                                const fm_pool_event_t *event, bool *changes,
                                fm_error_t *err)
@@ -181,6 +191,11 @@ static fm_status_t lease_check(const fm_pool_t *pool,
                             "a lease has a number and 1 to %u items, not %u",
                             FM_POOL_BATCH_MAX, lease->max_items);
     }
+    if (!cost_valid(lease->seconds, lease->dollars, lease->joules)) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "lease %llu: an estimate is negative or no number",
+                            (unsigned long long)lease->lease);
+    }
     if (fm_pool_lease_find(pool, lease->lease) != NONE) {
         return fm_error_set(err, FM_ERR_EXISTS, "lease %llu is in use",
                             (unsigned long long)lease->lease);
@@ -190,7 +205,7 @@ static fm_status_t lease_check(const fm_pool_t *pool,
                                             lease->ignore_avoid) == NONE) {
         return fm_error_set(err, FM_ERR_NOT_FOUND,
                             "no ready item of that batch key that worker %u "
-                            "may take",
+                            "may take, of a tenant below its quotas",
                             lease->worker);
     }
     return FM_OK;
@@ -207,6 +222,10 @@ static fm_status_t result_check(const fm_pool_t *pool,
     if (result->outcome == FM_POOL_OK && fm_digest_is_zero(&result->output)) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "a result without an output digest");
+    }
+    if (!cost_valid(result->seconds, result->dollars, result->joules)) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "a result whose cost is negative or no number");
     }
     if (lease_id != NONE) {
         const struct lease *lease = &pool->leases[lease_id];
@@ -293,17 +312,55 @@ static check_fn *const checks[FM_POOL_EVENT_KINDS] = {
     [FM_POOL_FORGET] = forget_check,
 };
 
-fm_status_t fm_pool_check(const fm_pool_t *pool, const fm_pool_event_t *event,
-                          bool *changes_out, fm_error_t *err)
+fm_status_t fm_pool_test(const fm_pool_t *pool, const fm_pool_event_t *event,
+                         bool *changes_out, fm_error_t *err)
 {
-    bool changes = false;
-
     if ((unsigned)event->kind >= FM_POOL_EVENT_KINDS) {
         return fm_error_set(err, FM_ERR_INVALID, "unknown event %d",
                             (int)event->kind);
     }
-    fm_status_t rc = checks[event->kind](pool, event, &changes, err);
-    if (rc == FM_OK && changes_out) {
+    return checks[event->kind](pool, event, changes_out, err);
+}
+
+/* Whether the tenant may queue what the event brings (T5). */
+static fm_status_t admit(const fm_pool_t *pool, const fm_pool_event_t *event,
+                         fm_error_t *err)
+{
+    const fm_tenants_t *tenants = pool->options.tenants;
+
+    if (event->kind == FM_POOL_SUBMIT) {
+        uint64_t items = event->submit.items;
+        return fm_tenants_admit(tenants,
+                                fm_tenants_find(tenants, event->submit.tenant),
+                                items > 0 ? items : 1, err);
+    }
+    if (event->kind == FM_POOL_EXPAND) {
+        const fm_pool_expand_t *expand = &event->expand;
+        uint32_t tenant = pool->workflows[expand->workflow].tenant;
+        uint64_t items = 0;
+
+        if (fm_tenants_admit(tenants, tenant, expand->count, NULL) == FM_OK) {
+            return FM_OK;
+        }
+        for (size_t i = 0; i < expand->count; i++) {
+            uint32_t work = fm_pool_work_find(pool, &expand->keys[i]);
+            items += work == NONE || work_at(pool, work)->state != WORK_SETTLED;
+        }
+        return items ? fm_tenants_admit(tenants, tenant, items, err) : FM_OK;
+    }
+    return FM_OK;
+}
+
+fm_status_t fm_pool_check(const fm_pool_t *pool, const fm_pool_event_t *event,
+                          bool *changes_out, fm_error_t *err)
+{
+    bool changes = false;
+    fm_status_t rc = fm_pool_test(pool, event, &changes, err);
+
+    if (rc < 0 || (rc = admit(pool, event, err)) < 0) {
+        return rc;
+    }
+    if (changes_out) {
         *changes_out = changes;
     }
     return rc;

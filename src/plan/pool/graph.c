@@ -107,6 +107,7 @@ static void node_abandon(fm_pool_t *pool, uint32_t id)
         item->state = ITEM_DROPPED;
         node->unsettled--;
         pool->totals.dropped++;
+        fm_tenants_items(pool->options.tenants, tenant_of(pool, id), -1, 0, 0);
         work->waiters--;
         fm_pool_work_after_loss(pool, work_id, led);
     }

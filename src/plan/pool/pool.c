@@ -11,7 +11,7 @@ fm_pool_t *fm_pool_create(const fm_pool_options_t *opts)
 {
     fm_pool_t *pool = fm_calloc(1, sizeof(*pool));
 
-    if (!pool || !(pool->tenant_ids = fm_strmap_create()) ||
+    if (!pool || !(pool->group_ids = fm_map_create()) ||
         !(pool->batch_ids = fm_map_create()) ||
         !(pool->lease_ids = fm_map_create())) {
         return fm_pool_destroy(pool);
@@ -29,7 +29,12 @@ fm_pool_t *fm_pool_create(const fm_pool_options_t *opts)
     } else if (pool->options.max_infra > UINT16_MAX) {
         pool->options.max_infra = UINT16_MAX;
     }
-    pool->work_free = NONE;
+    if (!pool->options.tenants &&
+        !(pool->options.tenants = pool->own_tenants = fm_tenants_create())) {
+        return fm_pool_destroy(pool);
+    }
+    pool->work_free = pool->lease_free = NONE;
+    pool->dirty = (struct queue){NONE, NONE};
     pool->node_notices = (struct queue){NONE, NONE};
     pool->workflow_notices = (struct queue){NONE, NONE};
     pool->lease_notices = (struct queue){NONE, NONE};
@@ -55,11 +60,8 @@ void *fm_pool_destroy(fm_pool_t *pool)
     for (size_t i = 0; i < pool->workflow_count; i++) {
         free(pool->workflows[i].edges);
     }
-    for (size_t i = 0; i < pool->tenant_count; i++) {
-        free(pool->tenants[i].name);
-    }
     for (size_t i = 0; i < pool->batch_count; i++) {
-        free(pool->batches[i].groups);
+        free(pool->batches[i].lanes);
         free(pool->batches[i].dues);
     }
     for (size_t i = 0; i < pool->lease_count; i++) {
@@ -67,17 +69,26 @@ void *fm_pool_destroy(fm_pool_t *pool)
     }
     chunks_fini(&pool->work_chunks);
     chunks_fini(&pool->node_chunks);
+    chunks_fini(&pool->lane_chunks);
+    chunks_fini(&pool->group_chunks);
     free(pool->table);
     free(pool->workflows);
-    free(pool->tenants);
+    free(pool->tenant_lanes);
+    free(pool->order);
     free(pool->batches);
     free(pool->active);
     free(pool->leases);
-    fm_strmap_destroy(pool->tenant_ids);
+    fm_map_destroy(pool->group_ids);
     fm_map_destroy(pool->batch_ids);
     fm_map_destroy(pool->lease_ids);
+    fm_tenants_destroy(pool->own_tenants);
     free(pool);
     return NULL;
+}
+
+fm_tenants_t *fm_pool_tenants(const fm_pool_t *pool)
+{
+    return pool->options.tenants;
 }
 
 fm_status_t fm_pool_chunks_reserve(struct chunks *chunks, size_t elements,
@@ -120,11 +131,21 @@ uint32_t fm_pool_batch_find(const fm_pool_t *pool, const fm_digest_t *key)
     return at ? (uint32_t)*at : NONE;
 }
 
+static void lease_free(fm_pool_t *pool, uint32_t id)
+{
+    struct lease *lease = &pool->leases[id];
+
+    lease->used = lease->dead = false;
+    lease->free_next = pool->lease_free;
+    pool->lease_free = id;
+}
+
 void fm_pool_lease_drop(fm_pool_t *pool, uint32_t id)
 {
     struct lease *lease = &pool->leases[id];
     fm_digest_t key = fm_pool_lease_key(lease->id);
 
+    fm_pool_charge_dropped(pool, lease);
     (void)fm_map_remove(pool->lease_ids, &key);
     free(lease->slots);
     lease->slots = NULL;
@@ -132,7 +153,7 @@ void fm_pool_lease_drop(fm_pool_t *pool, uint32_t id)
     if (lease->queued) {
         lease->dead = true;
     } else {
-        lease->used = false;
+        lease_free(pool, id);
     }
 }
 
@@ -225,7 +246,7 @@ static bool next_lease_notice(fm_pool_t *pool, fm_pool_notice_t *out)
         pool->lease_notices.head = lease->notice_next;
         lease->queued = false;
         if (lease->dead) {
-            lease->dead = lease->used = false;
+            lease_free(pool, id);
             continue;
         }
         if (lease->live > 0) {
@@ -237,6 +258,7 @@ static bool next_lease_notice(fm_pool_t *pool, fm_pool_notice_t *out)
         for (uint32_t i = 0; i < lease->count; i++) {
             uint32_t work = lease->slots[i];
             if (work != NONE) {
+                fm_pool_charge_refund(pool, work_at(pool, work));
                 fm_pool_slot_close(pool, work);
                 fm_pool_work_release(pool, work);
             }

@@ -20,13 +20,12 @@
 #define FM_PLAN_POOL_POOL_H
 
 #include "base/hash.h"
+#include "plan/tenant/tenant.h"
 
 #define FM_POOL_NODES_MAX 200000u  /**< nodes of one workflow */
 #define FM_POOL_ITEMS_MAX 1000000u /**< items of one node */
 #define FM_POOL_WORK_MAX 50000000u /**< keys known at once: ~8 GB */
-#define FM_POOL_TENANTS_MAX 65536u /**< tenant names ever seen */
-#define FM_POOL_TENANT_BYTES_MAX 255u
-#define FM_POOL_BATCH_MAX 65536u /**< items of one lease */
+#define FM_POOL_BATCH_MAX 65536u   /**< items of one lease */
 #define FM_POOL_ATTEMPTS_DEFAULT 3u
 #define FM_POOL_INFRA_DEFAULT                                                  \
     1000u                    /**< a platform that fails one item this          \
@@ -36,6 +35,8 @@
 typedef struct fm_pool fm_pool_t;
 
 typedef struct fm_pool_options {
+    fm_tenants_t *tenants; /**< borrowed, outlives the pool; NULL: its own,
+                                without quotas */
     uint32_t max_attempts; /**< task errors that fail an item; 0: default,
                                 255 at most */
     uint32_t max_infra;    /**< infrastructure faults; 0: default, 65535 at
@@ -45,6 +46,8 @@ typedef struct fm_pool_options {
 /** @p opts NULL for defaults.  NULL when memory is out. */
 FM_MUST_USE fm_pool_t *fm_pool_create(const fm_pool_options_t *opts);
 void *fm_pool_destroy(fm_pool_t *pool);
+/** Its tenants: shares, quotas, accounts. */
+fm_tenants_t *fm_pool_tenants(const fm_pool_t *pool);
 
 /* --- events -------------------------------------------------------------- */
 
@@ -81,7 +84,8 @@ typedef struct fm_pool_node_spec {
 typedef struct fm_pool_submit {
     uint32_t workflow;   /**< = fm_pool_workflow_count() */
     const char *tenant;  /**< not empty */
-    int32_t priority;    /**< larger is sooner */
+    int32_t priority;    /**< larger is sooner, inside the tenant */
+    uint64_t items;      /**< known so far, for the queue quota; 0: unknown */
     int64_t deadline_ns; /**< 0: none */
     int64_t now_ns;
     const fm_pool_node_spec_t *nodes;
@@ -103,9 +107,14 @@ typedef struct fm_pool_lease {
     uint32_t worker;
     fm_digest_t batch_key;
     uint32_t max_items;
-    bool ignore_avoid; /**< no other worker can: take what failed here too */
+    uint32_t max_nodes; /**< at most that many (workflow, node); 0: any */
+    bool ignore_avoid;  /**< no other worker can: take what failed here too */
     int64_t now_ns;
     int64_t expires_ns; /**< 0: never by time */
+    uint32_t resource;  /**< device class, as of fm_tenants_capacity() */
+    double seconds, dollars, joules; /**< estimate for max_items (or all that
+                             are ready): charged at once, corrected by results.
+                             No seconds: units of work count as seconds */
 } fm_pool_lease_t;
 
 typedef struct fm_pool_result {
@@ -116,6 +125,7 @@ typedef struct fm_pool_result {
     fm_digest_t output; /**< when ok */
     bool replayed; /**< from the journal: count it although its lease is gone */
     int64_t now_ns;
+    double seconds, dollars, joules; /**< of this item; 0: as estimated */
 } fm_pool_result_t;
 
 /** One change, tagged by kind. */
@@ -155,7 +165,9 @@ typedef struct fm_pool_event {
  * @retval FM_ERR_INVALID    wrong state or malformed; the text says which.
  * @retval FM_ERR_EXISTS     the lease number is in use.
  * @retval FM_ERR_PROTOCOL   the key is not the one leased at that position.
- * @retval FM_ERR_LIMIT      a bound above.
+ * @retval FM_ERR_LIMIT      a bound above, or the tenant's queue quota.  Quotas
+ *                           refuse here only: fm_pool_apply() of an event from
+ *                           the journal, admitted long ago, does not ask.
  */
 FM_MUST_USE fm_status_t fm_pool_check(const fm_pool_t *pool,
                                       const fm_pool_event_t *event,
@@ -226,6 +238,7 @@ typedef struct fm_pool_node {
 typedef struct fm_pool_workflow {
     fm_pool_state_t state; /**< RUNNING, DONE, FAILED or CANCELLED */
     const char *tenant;    /**< borrowed */
+    uint32_t tenant_id;
     int32_t priority;
     int64_t deadline_ns, submitted_ns;
     uint32_t nodes, nodes_done, nodes_skipped, nodes_failed;
@@ -297,30 +310,45 @@ void fm_pool_totals(const fm_pool_t *pool, fm_pool_totals_t *out);
 
 /* --- for the scheduler --------------------------------------------------- */
 
-/** Ready work of one batch key.  O(tenant and priority groups) to make. */
+/** Ready work of one batch key.  O(tenants with ready work there) to make.
+ *  Tenants at a quota take no part, but in depth and deadline. */
 typedef struct fm_pool_batch {
     fm_digest_t key;
+    uint32_t id; /**< dense, never changes */
     uint32_t task_class;
     uint32_t ready;       /**< keys ready to lease; followers not counted */
-    double work;          /**< units, all ready keys */
+    uint32_t blocked;     /**< ready keys beside, of tenants at a quota */
+    double work;          /**< units, of those counted in ready */
     int64_t oldest_ns;    /**< expansion of the oldest */
     int32_t priority;     /**< highest */
     int64_t deadline_ns;  /**< nearest; 0: none */
-    double share;         /**< of its least served tenant, (0, 1]: 1 is owed
-                               most; 0.1 at least */
-    uint32_t tenants;     /**< tenant and priority groups with ready work */
+    uint32_t tenant;      /**< that is served next there, now */
+    double share;         /**< of that tenant, (0, 1]: see fm_tenants_get() */
+    uint32_t tenants;     /**< with ready work */
     uint32_t depth;       /**< longest chain of nodes that waits for it */
     uint32_t avoid_count; /**< workers that failed every ready key */
     uint32_t avoid[FM_POOL_AVOID_MAX];
 } fm_pool_batch_t;
 
-/** Batch keys with ready work: positions 0 … count − 1, renumbered by every
- *  event. */
+/** Take a batch key whose summary may have changed since it was last taken, in
+ *  order of change; false when there is none.  Amortised O(1); a tenant that
+ *  met or left a quota costs O(its batch keys with ready work), once.  What
+ *  only moved between tenants (fields tenant, share) is not told. */
+bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out);
+/** False when nothing there may be leased: @p out then has the key, the id, the
+ *  class and blocked alone.  All zero for an unknown id. */
+bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t batch,
+                       fm_pool_batch_t *out);
+/** The id of @p key; UINT32_MAX when it was never seen. */
+uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key);
+/** The item that would be leased next, so that the caller can look up its
+ *  parameters.  Only where fm_pool_batch_get() is true. */
+fm_pool_ref_t fm_pool_batch_next(const fm_pool_t *pool, uint32_t batch);
+
+/* To go: by position, renumbered by every event. */
 size_t fm_pool_batch_count(const fm_pool_t *pool);
 void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
                       fm_pool_batch_t *out);
-/** A ready item of that batch, the next to be leased, so that the caller can
- *  look up its parameters. */
 fm_pool_ref_t fm_pool_batch_sample(const fm_pool_t *pool, size_t position);
 
 /* --- leases -------------------------------------------------------------- */

@@ -5,8 +5,6 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
-#define SHARE_MIN 0.1 /* age has to outgrow it: see plan/sched */
-
 const char *fm_pool_state_name(fm_pool_state_t state)
 {
     static const char *const names[] = {"waiting", "ready",  "running",  "done",
@@ -36,9 +34,14 @@ fm_status_t fm_pool_workflow_get(const fm_pool_t *pool, uint32_t id,
         return FM_ERR_NOT_FOUND;
     }
     const struct workflow *workflow = &pool->workflows[id];
+    fm_tenant_info_t tenant;
+    if (fm_tenants_get(pool->options.tenants, workflow->tenant, &tenant) < 0) {
+        return FM_ERR_NOT_FOUND;
+    }
     *out = (fm_pool_workflow_t){
         .state = (fm_pool_state_t)workflow->state,
-        .tenant = pool->tenants[workflow->tenant].name,
+        .tenant = tenant.name,
+        .tenant_id = workflow->tenant,
         .priority = workflow->priority,
         .deadline_ns =
             workflow->deadline_ns == INT64_MAX ? 0 : workflow->deadline_ns,
@@ -185,23 +188,26 @@ size_t fm_pool_sharers(const fm_pool_t *pool, const fm_digest_t *key,
 
 static size_t bytes_held(const fm_pool_t *pool)
 {
-    size_t bytes = sizeof(*pool) +
-                   pool->work_chunks.count * CHUNK * sizeof(struct work) +
-                   pool->node_chunks.count * CHUNK * sizeof(struct node) +
-                   pool->table_size * sizeof(*pool->table) +
-                   pool->workflow_capacity * sizeof(struct workflow) +
-                   pool->tenant_capacity * sizeof(struct tenant) +
-                   pool->batch_capacity * sizeof(struct batch) +
-                   pool->lease_capacity * sizeof(struct lease) +
-                   pool->active_capacity * sizeof(*pool->active) +
-                   pool->item_bytes + pool->edge_bytes;
+    size_t bytes =
+        sizeof(*pool) + pool->work_chunks.count * CHUNK * sizeof(struct work) +
+        pool->node_chunks.count * CHUNK * sizeof(struct node) +
+        pool->table_size * sizeof(*pool->table) +
+        pool->workflow_capacity * sizeof(struct workflow) +
+        pool->lane_chunks.count * CHUNK * sizeof(struct lane) +
+        pool->group_chunks.count * CHUNK * sizeof(struct group) +
+        (pool->tenant_lane_count + pool->order_capacity) * sizeof(uint32_t) +
+        fm_tenants_bytes(pool->options.tenants) +
+        pool->batch_capacity * sizeof(struct batch) +
+        pool->lease_capacity * sizeof(struct lease) +
+        pool->active_capacity * sizeof(*pool->active) + pool->item_bytes +
+        pool->edge_bytes;
 
     for (size_t i = 0; i < pool->batch_count; i++) {
-        bytes += pool->batches[i].group_capacity * sizeof(struct group) +
+        bytes += pool->batches[i].lane_capacity * sizeof(uint32_t) +
                  pool->batches[i].due_capacity * sizeof(struct due);
     }
     for (size_t i = 0; i < pool->lease_count; i++) {
-        bytes += pool->leases[i].count * sizeof(uint32_t);
+        bytes += pool->leases[i].count * (sizeof(uint32_t) + sizeof(uint16_t));
     }
     return bytes;
 }
@@ -216,17 +222,12 @@ void fm_pool_totals(const fm_pool_t *pool, fm_pool_totals_t *out)
 
 /* --- batches ------------------------------------------------------------- */
 
-size_t fm_pool_batch_count(const fm_pool_t *pool)
-{
-    return pool->active_count;
-}
-
-/* Workers that every work of a retry group has failed on: shrinks fast, so
+/* Workers that every work of a retry queue has failed on: shrinks fast, so
  * this rarely looks at more than a few works. */
-static void avoid_intersect(const fm_pool_t *pool, const struct group *group,
-                            bool *begun, fm_pool_batch_t *out)
+static void avoid_intersect(const fm_pool_t *pool, uint32_t head, bool *begun,
+                            fm_pool_batch_t *out)
 {
-    uint32_t id = group->head;
+    uint32_t id = head;
 
     while (id != NONE && (!*begun || out->avoid_count > 0)) {
         const struct work *work = work_at(pool, id);
@@ -252,56 +253,115 @@ static void avoid_intersect(const fm_pool_t *pool, const struct group *group,
     }
 }
 
-static double tenant_share(const fm_pool_t *pool, uint32_t tenant)
+static void batch_avoid(const fm_pool_t *pool, const struct batch *batch,
+                        fm_pool_batch_t *out)
 {
-    double ahead = pool->tenants[tenant].served - pool->served;
-    double share =
-        ahead > 0 ? pool->ready_amount / (pool->ready_amount + ahead) : 1;
+    bool begun = false;
 
-    return share > SHARE_MIN ? share : SHARE_MIN;
+    for (size_t i = 0; i < batch->lane_count; i++) {
+        const struct lane *lane = lane_at(pool, batch->lanes[i]);
+        if (fm_tenants_is_blocked(pool->options.tenants, lane->tenant)) {
+            continue;
+        }
+        for (uint32_t g = lane->first; g != NONE; g = group_at(pool, g)->next) {
+            avoid_intersect(pool, group_at(pool, g)->queues[QUEUE_RETRY].head,
+                            &begun, out);
+        }
+    }
+}
+
+/* Add what one tenant has there; true when some of it never failed. */
+static bool lane_add(const fm_pool_t *pool, const struct lane *lane,
+                     fm_pool_batch_t *out)
+{
+    bool fresh = false;
+
+    out->ready += lane->ready;
+    out->work += lane->amount;
+    out->tenants++;
+    for (uint32_t g = lane->first; g != NONE; g = group_at(pool, g)->next) {
+        const struct group *group = group_at(pool, g);
+
+        for (int q = 0; q < QUEUES; q++) {
+            uint32_t head = group->queues[q].head;
+            if (head != NONE &&
+                work_at(pool, head)->arrival_ns < out->oldest_ns) {
+                out->oldest_ns = work_at(pool, head)->arrival_ns;
+            }
+        }
+        out->priority =
+            group->priority > out->priority ? group->priority : out->priority;
+        fresh = fresh || group->queues[QUEUE_FRESH].head != NONE;
+    }
+    return fresh;
+}
+
+size_t fm_pool_batch_count(const fm_pool_t *pool)
+{
+    return pool->active_count;
+}
+
+uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)
+{
+    return fm_pool_batch_find(pool, key);
 }
 
 void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
                       fm_pool_batch_t *out)
 {
-    const struct batch *batch = &pool->batches[pool->active[position]];
-    bool fresh = false;
-    bool begun = false;
+    (void)fm_pool_batch_get(pool, pool->active[position], out);
+}
 
-    *out = (fm_pool_batch_t){
-        .key = batch->key,
-        .task_class = batch->task_class,
-        .ready = batch->ready,
-        .work = batch->amount,
-        .oldest_ns = INT64_MAX,
-        .priority = INT32_MIN,
-        .deadline_ns = batch->due_count ? batch->dues[0].deadline_ns : 0};
-    for (size_t i = 0; i < batch->group_count; i++) {
-        const struct group *group = &batch->groups[i];
-        if (group->count == 0) {
-            continue;
-        }
-        int64_t arrival_ns = work_at(pool, group->head)->arrival_ns;
-        double share = tenant_share(pool, group->tenant);
-        out->oldest_ns =
-            arrival_ns < out->oldest_ns ? arrival_ns : out->oldest_ns;
-        out->priority =
-            group->priority > out->priority ? group->priority : out->priority;
-        out->share = share > out->share ? share : out->share;
-        out->tenants++;
-        fresh = fresh || !group->retry;
+bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
+{
+    const fm_tenants_t *tenants = pool->options.tenants;
+    bool fresh = false;
+
+    *out = (fm_pool_batch_t){0};
+    if (id >= pool->batch_count) {
+        return false;
     }
+    const struct batch *batch = &pool->batches[id];
+    out->key = batch->key;
+    out->id = id;
+    out->task_class = batch->task_class;
+    out->oldest_ns = INT64_MAX;
+    out->priority = INT32_MIN;
+    for (size_t i = 0; i < batch->lane_count; i++) {
+        const struct lane *lane = lane_at(pool, batch->lanes[i]);
+
+        if (fm_tenants_is_blocked(tenants, lane->tenant)) {
+            out->blocked += lane->ready;
+        } else {
+            fresh = lane_add(pool, lane, out) || fresh;
+        }
+    }
+    if (out->ready == 0) {
+        out->oldest_ns = 0;
+        out->priority = 0;
+        return false;
+    }
+    const struct work *next =
+        work_at(pool, fm_pool_ready_next(pool, id, NONE, true));
+    out->tenant = lane_at(pool, group_at(pool, next->group)->lane)->tenant;
+    out->share = fm_tenants_share(tenants, out->tenant);
+    out->deadline_ns = batch->due_count ? batch->dues[0].deadline_ns : 0;
     for (uint32_t depth = DEPTHS; depth-- > 0 && out->depth == 0;) {
         out->depth = batch->depths[depth] ? depth : 0;
     }
-    for (size_t i = 0; i < batch->group_count && !fresh; i++) {
-        avoid_intersect(pool, &batch->groups[i], &begun, out);
+    if (!fresh) {
+        batch_avoid(pool, batch, out);
     }
+    return true;
 }
 
 fm_pool_ref_t fm_pool_batch_sample(const fm_pool_t *pool, size_t position)
 {
-    uint32_t batch = pool->active[position];
+    return fm_pool_batch_next(pool, pool->active[position]);
+}
+
+fm_pool_ref_t fm_pool_batch_next(const fm_pool_t *pool, uint32_t batch)
+{
     const struct work *work =
         work_at(pool, fm_pool_ready_next(pool, batch, NONE, true));
     uint32_t node = NONE;

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Ready work by batch key.  Order within a batch: priority, then the tenant
- * with the least virtual time (start-time fair queueing, Goyal et al. 1996),
- * then arrival.
- */
+/* Queues of ready work, and the nearest deadline of each batch. */
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "plan/pool/state.h"
-
-#define BATCHES_MAX (UINT32_MAX - 1)
 
 /* --- deadlines: a heap with stale entries -------------------------------- */
 
@@ -98,43 +92,8 @@ static void dues_clean(const fm_pool_t *pool, uint32_t id)
     }
 }
 
-/* --- batches and groups -------------------------------------------------- */
-
-static fm_status_t batch_add(fm_pool_t *pool, const fm_digest_t *key,
-                             uint32_t task_class, uint32_t *batch_out,
-                             fm_error_t *err)
-{
-    fm_status_t rc = fm_grow((void *)&pool->batches, &pool->batch_capacity,
-                             pool->batch_count, sizeof(struct batch), err);
-
-    /* As many places for active batches as there are batches. */
-    if (rc < 0 ||
-        (rc = fm_grow((void *)&pool->active, &pool->active_capacity,
-                      pool->batch_count, sizeof(*pool->active), err)) < 0 ||
-        (rc = fm_map_put(pool->batch_ids, key, pool->batch_count, err)) < 0) {
-        return rc;
-    }
-    *batch_out = (uint32_t)pool->batch_count;
-    pool->batches[pool->batch_count++] =
-        (struct batch){.key = *key, .task_class = task_class, .active = NONE};
-    return FM_OK;
-}
-
-static uint32_t group_find(const struct batch *batch, uint32_t tenant,
-                           int32_t priority, bool retry)
-{
-    for (size_t i = 0; i < batch->group_count; i++) {
-        const struct group *group = &batch->groups[i];
-        if (group->tenant == tenant && group->priority == priority &&
-            group->retry == retry) {
-            return (uint32_t)i;
-        }
-    }
-    return NONE;
-}
-
-static fm_status_t dues_reserve(struct batch *batch, size_t count,
-                                fm_error_t *err)
+fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+                                 fm_error_t *err)
 {
     size_t wanted = 2 * (batch->works + count);
 
@@ -150,80 +109,47 @@ static fm_status_t dues_reserve(struct batch *batch, size_t count,
     return FM_OK;
 }
 
-fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
-                               uint32_t task_class, uint32_t workflow,
-                               size_t count, uint32_t *batch_out,
-                               fm_error_t *err)
-{
-    const struct workflow *owner = &pool->workflows[workflow];
-    uint32_t id = fm_pool_batch_find(pool, key);
-    fm_status_t rc = FM_OK;
-
-    if (id == NONE && (rc = batch_add(pool, key, task_class, &id, err)) < 0) {
-        return rc;
-    }
-    struct batch *batch = &pool->batches[id];
-    for (int retry = 1; retry >= 0; retry--) { /* at a tie, retries first */
-        if (group_find(batch, owner->tenant, owner->priority, retry) != NONE) {
-            continue;
-        }
-        if ((rc = fm_grow((void *)&batch->groups, &batch->group_capacity,
-                          batch->group_count, sizeof(struct group), err)) < 0) {
-            return rc;
-        }
-        batch->groups[batch->group_count++] =
-            (struct group){.tenant = owner->tenant,
-                           .priority = owner->priority,
-                           .retry = retry,
-                           .head = NONE,
-                           .tail = NONE};
-    }
-    if (owner->deadline_ns != INT64_MAX &&
-        (rc = dues_reserve(batch, count, err)) < 0) {
-        return rc;
-    }
-    *batch_out = id;
-    return FM_OK;
-}
-
 /* --- queues -------------------------------------------------------------- */
 
-static void group_link(fm_pool_t *pool, struct group *group, uint32_t id,
+static void queue_link(fm_pool_t *pool, struct group *group, uint32_t id,
                        bool front)
 {
     struct work *work = work_at(pool, id);
+    uint32_t *head =
+        &group->queues[work->retry ? QUEUE_RETRY : QUEUE_FRESH].head;
+    uint32_t *tail =
+        &group->queues[work->retry ? QUEUE_RETRY : QUEUE_FRESH].tail;
 
-    work->prev = front ? NONE : group->tail;
-    work->next = front ? group->head : NONE;
+    work->prev = front ? NONE : *tail;
+    work->next = front ? *head : NONE;
     if (work->prev == NONE) {
-        group->head = id;
+        *head = id;
     } else {
         work_at(pool, work->prev)->next = id;
     }
     if (work->next == NONE) {
-        group->tail = id;
+        *tail = id;
     } else {
         work_at(pool, work->next)->prev = id;
     }
-    group->count++;
 }
 
-static void group_unlink(fm_pool_t *pool, struct group *group, uint32_t id)
+static void queue_unlink(fm_pool_t *pool, struct group *group, uint32_t id)
 {
     struct work *work = work_at(pool, id);
+    enum queue_kind kind = work->retry ? QUEUE_RETRY : QUEUE_FRESH;
 
     if (work->prev == NONE) {
-        group->head = work->next;
+        group->queues[kind].head = work->next;
     } else {
         work_at(pool, work->prev)->next = work->next;
     }
     if (work->next == NONE) {
-        group->tail = work->prev;
+        group->queues[kind].tail = work->prev;
     } else {
         work_at(pool, work->next)->prev = work->prev;
     }
     work->next = work->prev = NONE;
-    group->count--;
 }
 
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
@@ -234,20 +160,15 @@ void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
     uint32_t pos = 0;
 
     (void)fm_pool_leader(pool, work, &node, &pos);
-    const struct workflow *workflow = workflow_of(pool, node);
-    struct tenant *tenant = &pool->tenants[workflow->tenant];
-    work->group = group_find(batch, workflow->tenant, workflow->priority,
-                             work->avoid_count > 0);
-    group_link(pool, &batch->groups[work->group], id, front);
-    work->state = WORK_READY;
-    if (tenant->ready++ == 0 && tenant->served < pool->served) {
-        tenant->served = pool->served; /* no credit for having been away */
-    }
     uint32_t depth = node_at(pool, node)->depth;
+    work->group = node_at(pool, node)->group;
+    work->retry = work->avoid_count > 0;
     work->depth = (uint8_t)(depth < DEPTHS ? depth : DEPTHS - 1);
+    work->state = WORK_READY;
+    queue_link(pool, group_at(pool, work->group), id, front);
+    fm_pool_group_joined(pool, work->group, work->amount);
     batch->depths[work->depth]++;
     batch->amount += (double)work->amount;
-    pool->ready_amount += (double)work->amount;
     pool->totals.ready_work++;
     if (batch->ready++ == 0) {
         batch->active = (uint32_t)pool->active_count;
@@ -260,21 +181,17 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
 {
     struct work *work = work_at(pool, id);
     struct batch *batch = &pool->batches[work->batch];
-    struct group *group = &batch->groups[work->group];
 
-    group_unlink(pool, group, id);
+    queue_unlink(pool, group_at(pool, work->group), id);
+    fm_pool_group_left(pool, work->group, work->amount);
     work->state = WORK_VOID;
-    pool->tenants[group->tenant].ready--;
     batch->depths[work->depth]--;
     batch->amount -= (double)work->amount;
-    pool->ready_amount -= (double)work->amount;
-    if (--pool->totals.ready_work == 0) {
-        pool->ready_amount = 0; /* rounding does not add up for ever */
-    }
+    pool->totals.ready_work--;
     if (--batch->ready == 0) {
         uint32_t last = pool->active[--pool->active_count];
 
-        batch->amount = 0;
+        batch->amount = 0; /* rounding does not add up for ever */
         pool->active[batch->active] = last;
         pool->batches[last].active = batch->active;
         batch->active = NONE;
@@ -293,62 +210,6 @@ void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)
     if (work->state == WORK_READY) {
         due_push(pool, work->batch, id);
         dues_clean(pool, work->batch);
+        fm_pool_batch_mark(pool, work->batch);
     }
-}
-
-static bool work_avoids(const struct work *work, uint32_t worker)
-{
-    for (uint8_t i = 0; i < work->avoid_count; i++) {
-        if (work->avoid[i] == worker) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static uint32_t group_next(const fm_pool_t *pool, const struct group *group,
-                           uint32_t worker, bool ignore_avoid)
-{
-    uint32_t id = group->head;
-
-    for (uint32_t looks = 0; id != NONE && looks < AVOID_LOOKS; looks++) {
-        const struct work *work = work_at(pool, id);
-        if (ignore_avoid || !work_avoids(work, worker)) {
-            return id;
-        }
-        id = work->next;
-    }
-    return NONE;
-}
-
-uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t batch_id,
-                            uint32_t worker, bool ignore_avoid)
-{
-    const struct batch *batch = &pool->batches[batch_id];
-    uint32_t best = NONE;
-    const struct group *best_group = NULL;
-
-    for (size_t i = 0; i < batch->group_count; i++) {
-        const struct group *group = &batch->groups[i];
-        uint32_t id = group_next(pool, group, worker, ignore_avoid);
-
-        if (id == NONE) {
-            continue;
-        }
-        if (best_group) {
-            double served = pool->tenants[group->tenant].served;
-            double least = pool->tenants[best_group->tenant].served;
-
-            if (group->priority < best_group->priority ||
-                (group->priority == best_group->priority &&
-                 (served > least || (served <= least && served >= least &&
-                                     work_at(pool, id)->arrival_ns >=
-                                         work_at(pool, best)->arrival_ns)))) {
-                continue;
-            }
-        }
-        best = id;
-        best_group = group;
-    }
-    return best;
 }

@@ -19,9 +19,12 @@
 #include "plan/pool/pool.h"
 
 #define NONE UINT32_MAX
-#define CHUNK_BITS 12u /* works and nodes come 4096 at a time */
+#define CHUNK_BITS                                                             \
+    12u /* works, nodes, lanes and groups come 4096 at a time                  \
+         */
 #define CHUNK (1u << CHUNK_BITS)
-#define DEPTHS 32u /* deeper chains count as this deep */
+#define DEPTHS 32u     /* deeper chains count as this deep */
+#define PAYERS_MAX 16u /* beyond, a part is less than 6 %, and free (T8) */
 #define AVOID_LOOKS                                                            \
     1024u /* retried works looked at for one that this worker                  \
              has not failed; more are left for later */
@@ -39,23 +42,28 @@ enum work_state { WORK_VOID, WORK_READY, WORK_LEASED, WORK_SETTLED };
 
 struct work {
     fm_digest_t key;
-    fm_digest_t output;  /* settled */
-    uint64_t producer;   /* lease that settled it */
-    int64_t arrival_ns;  /* of the leader */
-    int64_t deadline_ns; /* nearest of the first waiters; INT64_MAX: none */
     uint32_t head_node, head_pos, tail_node, tail_pos; /* its items */
     uint32_t waiters;
-    uint32_t batch;       /* NONE: only ever seen as a late result */
+    uint32_t batch; /* NONE: only ever seen as a late result */
+    float amount;   /* units of work */
+    uint8_t state;
+    uint8_t attempts;
+    uint8_t avoid_count;
+    uint8_t payer_count;
+    /* a look-up and a follower end here: one line of cache */
+    int64_t arrival_ns;   /* of the leader */
+    int64_t deadline_ns;  /* nearest of the first waiters; INT64_MAX: none */
     uint32_t next, prev;  /* ready queue; next also the free list */
-    uint32_t group;       /* of the batch, while ready; charged afterwards */
+    uint32_t group;       /* while ready */
     uint32_t lease, slot; /* while leased */
-    float amount;         /* units of work */
     uint32_t avoid[FM_POOL_AVOID_MAX];
     uint16_t infra;
-    uint8_t attempts;
-    uint8_t state;
-    uint8_t avoid_count;
-    uint8_t depth; /* as counted while ready */
+    uint8_t retry;                  /* in the retry queue of its group */
+    uint8_t depth;                  /* as counted while ready */
+    float seconds, dollars, joules; /* settled: what it cost ... */
+    uint64_t producer;              /* ... the lease that settled it ... */
+    fm_digest_t output;
+    uint16_t payers[PAYERS_MAX]; /* ... and who has paid equal parts */
 };
 
 struct node {
@@ -69,6 +77,8 @@ struct node {
     uint32_t dep_first, dep_count, out_first, out_count; /* in edges */
     uint32_t failed_item;
     uint32_t notice_next;
+    uint32_t group; /* once expanded */
+    uint32_t stamp; /* of the last lease that counted it */
     uint8_t state, reason, queued, reopened, mark;
 };
 
@@ -84,20 +94,29 @@ struct workflow {
     uint8_t state, queued;
 };
 
-struct tenant {
-    char *name;
-    double served; /* virtual time: units leased, at least what others had
-                      when it came back */
-    uint32_t ready;
+enum queue_kind { QUEUE_RETRY, QUEUE_FRESH, QUEUES };
+
+/** Ready works of one tenant and priority in one batch, in arrival order;
+ *  retried ones apart, because only they have workers to avoid. */
+struct group {
+    uint32_t lane;
+    int32_t priority;
+    struct {
+        uint32_t head, tail;
+    } queues[QUEUES];
+    uint32_t count;
+    uint32_t prev, next; /* in the lane, while it has ready work */
 };
 
-/** Ready works of one (tenant, priority) in arrival order; retried ones apart,
- *  because only they have workers to avoid. */
-struct group {
-    uint32_t tenant;
-    int32_t priority;
-    bool retry;
-    uint32_t head, tail, count;
+/** What one tenant has in one batch. */
+struct lane {
+    uint32_t batch, tenant;
+    uint32_t ready;
+    uint32_t first;      /* group with ready work of the highest priority */
+    uint32_t place;      /* in batch->lanes, while it has ready work */
+    uint32_t prev, next; /* lanes of its tenant that have ready work */
+    uint32_t pick;       /* next work, while a lease is made */
+    double amount;       /* units of ready work */
 };
 
 struct due {
@@ -108,12 +127,15 @@ struct due {
 struct batch {
     fm_digest_t key;
     uint32_t task_class;
-    uint32_t works; /* that name it, settled ones too */
-    uint32_t ready;
+    uint32_t works;  /* that name it, settled ones too */
+    uint32_t ready;  /* of blocked tenants too */
     uint32_t active; /* position in pool->active, or NONE */
     double amount;
-    struct group *groups;
-    size_t group_count, group_capacity;
+    uint32_t *lanes; /* that have ready work */
+    size_t lane_count, lane_capacity;
+    uint32_t lanes_made; /* ever: the capacity holds them all */
+    uint32_t dirty_next;
+    bool dirty;       /* changed since it was taken */
     struct due *dues; /* binary heap, entries may be stale; the top is not */
     size_t due_count, due_capacity;
     uint32_t depths[DEPTHS]; /* ready works by depth */
@@ -122,12 +144,16 @@ struct batch {
 struct lease {
     uint64_t id;
     uint32_t worker, batch;
-    uint32_t *slots; /* works; NONE once closed */
+    uint32_t *slots;  /* works; NONE once closed */
+    uint16_t *payers; /* tenant of each slot; in the block of slots */
     uint32_t count, open;
     uint32_t live; /* open and waited for */
+    uint32_t resource;
     double amount;
+    double virtual_rate;   /* estimates for a unit of work */
+    fm_tenant_cost_t rate; /* ... */
     int64_t granted_ns, expires_ns;
-    uint32_t notice_next;
+    uint32_t notice_next, free_next;
     bool used, queued, dead; /* dead: freed when its notice is taken */
 };
 
@@ -142,28 +168,34 @@ struct queue {
 
 struct fm_pool {
     fm_pool_options_t options;
+    fm_tenants_t *own_tenants; /* NULL: they are the caller's */
     struct chunks work_chunks;
     uint32_t work_used, work_free, work_free_count;
-    uint32_t *table; /* key → work, open addressing, load ≤ 0.7 */
+    uint64_t *table; /* key → work: see work.c */
     size_t table_size, table_count;
     struct chunks node_chunks;
     uint32_t node_used;
     struct workflow *workflows;
     size_t workflow_count, workflow_capacity;
-    struct tenant *tenants;
-    size_t tenant_count, tenant_capacity;
-    fm_strmap_t *tenant_ids;
-    double served; /* virtual time of the last tenant that was served */
+    uint32_t *tenant_lanes; /* by tenant: first lane with ready work */
+    size_t tenant_lane_count;
+    struct chunks lane_chunks, group_chunks;
+    uint32_t lane_used, group_used;
+    fm_map_t *group_ids; /* (batch, tenant[, priority]) → lane or group */
+    uint32_t *order;     /* heap of lanes, while a lease is made */
+    size_t order_count, order_capacity;
+    uint32_t stamp; /* of the last lease */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
     uint32_t *active; /* batches with ready work */
     size_t active_count, active_capacity;
-    double ready_amount;
     struct lease *leases;
     size_t lease_count, lease_capacity;
+    uint32_t lease_free;
     fm_map_t *lease_ids;
     struct queue node_notices, workflow_notices, lease_notices;
+    struct queue dirty; /* batches */
     fm_pool_totals_t totals;
     size_t item_bytes, edge_bytes;
 };
@@ -182,6 +214,18 @@ static inline struct node *node_at(const fm_pool_t *pool, uint32_t id)
     return &chunk[id & (CHUNK - 1)];
 }
 
+static inline struct lane *lane_at(const fm_pool_t *pool, uint32_t id)
+{
+    struct lane *chunk = pool->lane_chunks.at[id >> CHUNK_BITS];
+    return &chunk[id & (CHUNK - 1)];
+}
+
+static inline struct group *group_at(const fm_pool_t *pool, uint32_t id)
+{
+    struct group *chunk = pool->group_chunks.at[id >> CHUNK_BITS];
+    return &chunk[id & (CHUNK - 1)];
+}
+
 static inline struct item *item_at(const fm_pool_t *pool, uint32_t node,
                                    uint32_t pos)
 {
@@ -191,6 +235,11 @@ static inline struct item *item_at(const fm_pool_t *pool, uint32_t node,
 static inline struct workflow *workflow_of(const fm_pool_t *pool, uint32_t node)
 {
     return &pool->workflows[node_at(pool, node)->workflow];
+}
+
+static inline uint32_t tenant_of(const fm_pool_t *pool, uint32_t node)
+{
+    return workflow_of(pool, node)->tenant;
 }
 
 fm_status_t fm_pool_chunks_reserve(struct chunks *chunks, size_t elements,
@@ -228,21 +277,79 @@ void fm_pool_work_after_loss(fm_pool_t *pool, uint32_t work, bool led);
 /** Take a leased work out of its lease: the work is void. */
 void fm_pool_slot_close(fm_pool_t *pool, uint32_t work);
 
-/* --- ready.c: queues by batch key ---------------------------------------- */
+/* --- groups.c: who has ready work where ----------------------------------- */
 
-/** The batch of @p key with groups for (tenant, priority) and room for
- *  @p count works more; makes what is missing. */
+/** The batch of @p key with a group for the workflow's tenant and priority,
+ *  and room for @p count works more; makes what is missing. */
 fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
                                uint32_t task_class, uint32_t workflow,
                                size_t count, uint32_t *batch_out,
-                               fm_error_t *err);
+                               uint32_t *group_out, fm_error_t *err);
+/** Room for tenant @p tenant. */
+fm_status_t fm_pool_tenant_reserve(fm_pool_t *pool, uint32_t tenant,
+                                   fm_error_t *err);
+/** The summary of @p batch has changed. */
+void fm_pool_batch_mark(fm_pool_t *pool, uint32_t batch);
+/** A work joined @p group, or left it. */
+void fm_pool_group_joined(fm_pool_t *pool, uint32_t group, float amount);
+void fm_pool_group_left(fm_pool_t *pool, uint32_t group, float amount);
+
+/* --- ready.c: queues by batch key ---------------------------------------- */
+
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t work, bool front);
 void fm_pool_ready_pop(fm_pool_t *pool, uint32_t work);
 /** A follower came that wants it by @p deadline_ns. */
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
+fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+                                 fm_error_t *err);
+
+/* --- order.c: what is leased next (P7) ------------------------------------ */
+
 /** Next work of @p batch for @p worker, or NONE. */
 uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t batch,
                             uint32_t worker, bool ignore_avoid);
+/** For a lease: order what @p lease may take; then again and again the next
+ *  work, or NONE, and once it was popped and charged go on. */
+void fm_pool_order_begin(fm_pool_t *pool, uint32_t batch,
+                         const fm_pool_lease_t *lease);
+uint32_t fm_pool_order_top(fm_pool_t *pool);
+/** @p stamp  not 0: stay with the tenant while its next work is of a node that
+ *  bears it. */
+void fm_pool_order_next(fm_pool_t *pool, const fm_pool_lease_t *lease,
+                        uint32_t stamp);
+
+/* --- lease.c: events of leases ------------------------------------------- */
+
+typedef fm_status_t fm_pool_apply_fn(fm_pool_t *pool,
+                                     const fm_pool_event_t *event,
+                                     fm_error_t *err);
+fm_pool_apply_fn fm_pool_lease_apply, fm_pool_result_apply,
+    fm_pool_lease_end_apply;
+/** An item has its output from another's run. */
+void fm_pool_item_share(fm_pool_t *pool, uint32_t node, struct item *item);
+
+/* --- check.c -------------------------------------------------------------- */
+
+/** fm_pool_check() but for quotas. */
+fm_status_t fm_pool_test(const fm_pool_t *pool, const fm_pool_event_t *event,
+                         bool *changes_out, fm_error_t *err);
+
+/* --- charge.c: who pays what (docs/spec/tenants.md) ----------------------- */
+
+/** @p tenant's @p work goes into the next slot of @p lease. */
+void fm_pool_charge_grant(fm_pool_t *pool, struct lease *lease, uint32_t work,
+                          uint32_t tenant);
+/** All slots are granted: each payer holds its part of a device. */
+void fm_pool_charge_granted(fm_pool_t *pool, const struct lease *lease);
+/** ... until the lease is dropped. */
+void fm_pool_charge_dropped(fm_pool_t *pool, const struct lease *lease);
+/** A leased work will not cost what was estimated. */
+void fm_pool_charge_refund(fm_pool_t *pool, const struct work *work);
+/** Before @p result changes @p work; @p own: by the lease that holds it. */
+void fm_pool_charge_result(fm_pool_t *pool, uint32_t work,
+                           const fm_pool_result_t *result, bool own);
+/** An item of @p tenant finds @p work settled. */
+void fm_pool_charge_share(fm_pool_t *pool, struct work *work, uint32_t tenant);
 
 /* --- graph.c: nodes and workflows ---------------------------------------- */
 

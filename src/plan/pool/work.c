@@ -9,29 +9,47 @@
 #define TABLE_MIN 64u   /* a power of two, as every later size */
 #define WAITERS_SEEN 16 /* waiters looked at for the nearest deadline */
 
-static size_t home_of(const fm_digest_t *key, size_t size)
-{
-    uint64_t head = 0;
+/*
+ * The table: open addressing with linear probing, load ≤ 0.7.  A slot holds
+ * the first 32 bits of a key over the number of its work, so that a look-up
+ * goes to another work, which is elsewhere in memory, once in 2^32.
+ */
+#define SLOT_EMPTY UINT64_MAX
 
-    memcpy(&head, key->bytes, sizeof(head));
-    return (size_t)head & (size - 1);
+static uint32_t tag_of(const fm_digest_t *key)
+{
+    uint32_t tag = 0;
+
+    memcpy(&tag, key->bytes, sizeof(tag));
+    return tag;
+}
+
+static size_t home_of(uint64_t slot, size_t size)
+{
+    return (size_t)(slot >> 32) & (size - 1);
 }
 
 /* The slot that holds key, or the empty one where it belongs. */
 static size_t table_slot(const fm_pool_t *pool, const fm_digest_t *key)
 {
-    size_t i = home_of(key, pool->table_size);
+    uint32_t tag = tag_of(key);
+    size_t i = tag & (pool->table_size - 1);
 
-    while (pool->table[i] != NONE &&
-           !fm_digest_equal(&work_at(pool, pool->table[i])->key, key)) {
-        i = (i + 1) & (pool->table_size - 1);
+    for (;; i = (i + 1) & (pool->table_size - 1)) {
+        uint64_t slot = pool->table[i];
+        if (slot == SLOT_EMPTY ||
+            (slot >> 32 == tag &&
+             fm_digest_equal(&work_at(pool, (uint32_t)slot)->key, key))) {
+            return i;
+        }
     }
-    return i;
 }
 
 uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key)
 {
-    return pool->table_count ? pool->table[table_slot(pool, key)] : NONE;
+    /* NONE is the low half of SLOT_EMPTY */
+    return pool->table_count ? (uint32_t)pool->table[table_slot(pool, key)]
+                             : NONE;
 }
 
 static fm_status_t table_reserve(fm_pool_t *pool, size_t count, fm_error_t *err)
@@ -44,21 +62,23 @@ static fm_status_t table_reserve(fm_pool_t *pool, size_t count, fm_error_t *err)
     if (size == pool->table_size) {
         return FM_OK;
     }
-    uint32_t *table = fm_malloc(size * sizeof(*table));
+    uint64_t *table = fm_malloc(size * sizeof(*table));
     if (!table) {
         return fm_no_memory(err);
     }
     memset(table, 0xFF, size * sizeof(*table));
-    uint32_t *old = pool->table;
-    size_t old_size = pool->table_size;
-    pool->table = table;
-    pool->table_size = size;
-    for (size_t i = 0; i < old_size; i++) {
-        if (old[i] != NONE) {
-            table[table_slot(pool, &work_at(pool, old[i])->key)] = old[i];
+    for (size_t i = 0; i < pool->table_size; i++) {
+        if (pool->table[i] != SLOT_EMPTY) {
+            size_t to = home_of(pool->table[i], size);
+            while (table[to] != SLOT_EMPTY) {
+                to = (to + 1) & (size - 1);
+            }
+            table[to] = pool->table[i];
         }
     }
-    free(old);
+    free(pool->table);
+    pool->table = table;
+    pool->table_size = size;
     return FM_OK;
 }
 
@@ -91,7 +111,7 @@ uint32_t fm_pool_work_add(fm_pool_t *pool, const fm_digest_t *key)
                                        .prev = NONE,
                                        .group = NONE,
                                        .lease = NONE};
-    pool->table[table_slot(pool, key)] = id;
+    pool->table[table_slot(pool, key)] = (uint64_t)tag_of(key) << 32 | id;
     pool->table_count++;
     return id;
 }
@@ -101,16 +121,15 @@ static void table_remove(fm_pool_t *pool, const fm_digest_t *key)
     size_t mask = pool->table_size - 1;
     size_t hole = table_slot(pool, key);
 
-    for (size_t i = (hole + 1) & mask; pool->table[i] != NONE;
+    for (size_t i = (hole + 1) & mask; pool->table[i] != SLOT_EMPTY;
          i = (i + 1) & mask) {
-        size_t home =
-            home_of(&work_at(pool, pool->table[i])->key, pool->table_size);
+        size_t home = home_of(pool->table[i], pool->table_size);
         if (((i - home) & mask) >= ((i - hole) & mask)) {
             pool->table[hole] = pool->table[i];
             hole = i;
         }
     }
-    pool->table[hole] = NONE;
+    pool->table[hole] = SLOT_EMPTY;
     pool->table_count--;
 }
 

@@ -16,7 +16,11 @@ const char *fm_sched_verdict_text(fm_sched_verdict_t verdict)
         [FM_SCHED_WAIT_TASK_TYPE] = "no worker runs this task type",
         [FM_SCHED_WAIT_DEVICE] = "no worker has a device of that kind",
         [FM_SCHED_WAIT_MEMORY] = "no worker has enough device memory",
-        [FM_SCHED_WAIT_WALLTIME] = "no worker has enough walltime left"};
+        [FM_SCHED_WAIT_WALLTIME] = "no worker has enough walltime left",
+        [FM_SCHED_WAIT_TURN] = "another batch is worth more there",
+        [FM_SCHED_WAIT_GANG] = "too few devices of one domain are idle for it",
+        [FM_SCHED_WAIT_NO_GANG] = "no domain has as many devices as it needs",
+        [FM_SCHED_WAIT_NO_WORK] = "nothing of it is ready"};
 
     return (unsigned)verdict < FM_COUNT_OF(texts) ? texts[verdict] : "unknown";
 }
@@ -36,6 +40,7 @@ static const struct {
     NUMBER(survival), NUMBER(dollars),   NUMBER(gain),
     NUMBER(loss),     NUMBER(gain_norm), NUMBER(loss_norm),
     NUMBER(lambda),   NUMBER(utility),   NUMBER(runner_up_utility),
+    NUMBER(joules),
 #undef NUMBER
 };
 

@@ -218,7 +218,7 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
 }
 
 static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
-                                 uint32_t index, const fm_vector_t *vector,
+                                 uint32_t index, fm_vector_t *vector,
                                  const fm_json_t *params,
                                  const fm_json_t *hints, int64_t now_ns,
                                  fm_error_t *err)
@@ -238,8 +238,10 @@ static fm_status_t vector_expand(fm_state_t *state, const fm_run_t *run,
                                     &event.expand.batch_key, err)) < 0) {
         goto out;
     }
-    event.expand.item_work = (float)fm_work_describe(
-        state->cost, node->task_type, params, hints, vector, &info);
+    vector->item_work = fm_work_describe(state->cost, node->task_type, params,
+                                         hints, vector, &info);
+    vector->task_class = info.task_class;
+    event.expand.item_work = (float)vector->item_work;
     event.expand.task_class = info.task_class;
     if ((rc = batch_note(state, &event.expand.batch_key, &info, err)) < 0 ||
         (rc = fm_pool_check(state->pool, &event, NULL, err)) < 0) {
@@ -313,8 +315,34 @@ static fm_status_t apply_expand(fm_state_t *state, const uint8_t *bytes,
 
 /* --- RESULT --------------------------------------------------------------- */
 
+/* Where a lease ran, by what its placement says; loads are learned at once. */
+static uint32_t site_of(fm_state_t *state, const fm_record_result_t *record,
+                        const char *placement, double *load_s_out)
+{
+    fm_work_site_t site;
+    fm_json_t *json = NULL;
+    uint32_t device = state->device_class;
+
+    if (fm_work_site_read(placement, &site, &json)) {
+        /* a name or number that is none teaches nothing */
+        (void)!fm_cost_device_id(state->cost, site.device_class, &site.spec,
+                                 &device, NULL);
+        if (site.load_bytes > 0 && site.load_s > 0 &&
+            site.load_s <= record->seconds) {
+            (void)!fm_cost_learn_load(state->cost, device, site.load_bytes,
+                                      site.load_s, NULL);
+            *load_s_out = site.load_s;
+        }
+    }
+    fm_json_drop(json);
+    return device;
+}
+
+/* @p load_s_out  [out] of the record's seconds, those that went to loading. */
 static fm_status_t lease_note(fm_state_t *state,
-                              const fm_record_result_t *record, fm_error_t *err)
+                              const fm_record_result_t *record,
+                              const fm_lease_record_t **lease_out,
+                              double *load_s_out, fm_error_t *err)
 {
     fm_digest_t key = fm_state_lease_key(record->lease);
     const uint64_t *known = fm_map_get(state->lease_index, &key);
@@ -342,12 +370,15 @@ static fm_status_t lease_note(fm_state_t *state,
         if (!lease->worker || !lease->device || !lease->placement) {
             return fm_no_memory(err);
         }
+        lease->device_class =
+            site_of(state, record, lease->placement, load_s_out);
     }
     lease->seconds += record->seconds;
     lease->cpu_seconds += record->cpu_seconds;
     lease->joules += record->joules;
     lease->dollars += record->dollars;
     lease->items += record->count;
+    *lease_out = lease;
     return FM_OK;
 }
 
@@ -380,31 +411,21 @@ static fm_status_t apply_entry(fm_state_t *state,
 }
 
 static void learn(fm_state_t *state, const fm_record_result_t *record,
-                  const fm_record_entry_t *entry, uint32_t ok_count)
+                  const fm_record_entry_t *entry, uint32_t ok_count,
+                  uint32_t device_class, double load_s)
 {
-    fm_run_t *run = fm_state_run(state, entry->workflow);
+    const fm_run_t *run = fm_state_run(state, entry->workflow);
+    const fm_vector_t *vector =
+        run && entry->node < run->node_count ? run->vectors[entry->node] : NULL;
 
-    if (!run || entry->node >= run->node_count || ok_count == 0 ||
-        ok_count != record->count || !run->vectors[entry->node] ||
-        !run->vectors[entry->node]->params) { /* not whole */
+    if (!vector || !vector->params || ok_count == 0 ||
+        ok_count != record->count) { /* not whole */
         return;
     }
-    const fm_workflow_node_t *node =
-        fm_workflow_node(run->workflow, entry->node);
-    const fm_vector_t *vector = run->vectors[entry->node];
-    fm_json_t *params = NULL;
-    fm_batch_info_t info = {0};
-
-    if (fm_json_parse(vector->params, strlen(vector->params), "params", &params,
-                      NULL) < 0) {
-        return;
-    }
-    double work = fm_work_describe(state->cost, node->task_type, params, NULL,
-                                   vector, &info);
     /* a refused sample (clock jump, say) teaches nothing */
-    (void)!fm_cost_learn(state->cost, info.task_class, state->device_class,
-                         work * ok_count, record->seconds, NULL);
-    fm_json_drop(params);
+    (void)!fm_cost_learn(state->cost, vector->task_class, device_class,
+                         vector->item_work * ok_count, record->seconds - load_s,
+                         NULL);
 }
 
 static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
@@ -413,10 +434,12 @@ static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
 {
     fm_record_result_t record;
     fm_record_entry_t entry = {0};
+    const fm_lease_record_t *lease = NULL;
     uint32_t ok_count = 0;
+    double load_s = 0;
     fm_status_t rc = fm_record_result_decode(bytes, len, &record, err);
 
-    if (rc < 0 || (rc = lease_note(state, &record, err)) < 0) {
+    if (rc < 0 || (rc = lease_note(state, &record, &lease, &load_s, err)) < 0) {
         return rc;
     }
     fm_span_t rest = record.entries;
@@ -432,7 +455,7 @@ static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
         ok_count += entry.outcome == FM_OUTCOME_OK;
     }
     if (ok_count > 0) {
-        learn(state, &record, &entry, ok_count);
+        learn(state, &record, &entry, ok_count, lease->device_class, load_s);
     }
     fm_pool_event_t end = {.kind = FM_POOL_LEASE_END,
                            .lease_end = {.lease = record.lease,

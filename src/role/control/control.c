@@ -380,6 +380,7 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
     control->link = link;
     control->pool = fm_state_pool(fabric->state);
     control->events = opts->events;
+    control->config = opts->config;
     control->heartbeat_ns =
         opts->heartbeat_ns ? opts->heartbeat_ns : FM_NS_PER_S;
     control->silence_ns = opts->silence_ns ? opts->silence_ns : 5 * FM_NS_PER_S;

@@ -15,6 +15,7 @@
 
 #include "io/link/link.h"
 #include "io/reactor/reactor.h"
+#include "plan/config/config.h"
 #include "role/control/fabric.h"
 
 typedef struct fm_control fm_control_t;
@@ -38,8 +39,9 @@ typedef struct fm_control_events {
 
 typedef struct fm_control_options {
     fm_control_events_t events;
-    int64_t heartbeat_ns; /**< between beats; 0: 1 s */
-    int64_t silence_ns;   /**< a worker silent this long is lost; 0: 5 s */
+    int64_t heartbeat_ns;      /**< between beats; 0: 1 s */
+    int64_t silence_ns;        /**< a worker silent this long is lost; 0: 5 s */
+    const fm_config_t *config; /**< borrowed, outlives it; NULL: defaults */
 } fm_control_options_t;
 
 /**

@@ -26,7 +26,8 @@ struct lease {
     uint32_t count;
     char *placement; /* terms as JSON; sent to the journal once */
     int64_t start_wall_ns;
-    int64_t expected_end_ns; /* monotonic */
+    int64_t expected_end_ns;   /* monotonic */
+    double load_s, load_bytes; /* of models, as the executor told */
 };
 
 /* A slot is never used again: workers are known to the pool by its number. */
@@ -42,9 +43,9 @@ struct worker {
     uint64_t task_types;
     uint64_t memory_bytes;
     int64_t walltime_end_ns;
-    double price_per_hour;
-    double watts;
-    fm_digest_t *resident; /* [resident_count] */
+    fm_config_worker_t site; /* its class: price, watts, rates */
+    uint32_t device_class;   /* of plan/cost */
+    fm_digest_t *resident;   /* [resident_count] */
     size_t resident_count;
     struct lease *lease; /* NULL: idle */
     bool draining;       /* takes no more; what it gives back was not run */
@@ -69,6 +70,7 @@ struct fm_control {
     fm_fabric_t *fabric;
     fm_pool_t *pool; /* of the fabric's state */
     fm_control_events_t events;
+    const fm_config_t *config; /* NULL: defaults */
     int64_t heartbeat_ns;
     int64_t silence_ns;
     uint32_t instance;

@@ -22,6 +22,9 @@
 #define DEADLINE_MIN_NS (600 * FM_NS_PER_S)
 #define DEADLINE_GRACE_NS (30 * FM_NS_PER_S)
 
+/* A rate is asked for at the size of a model that fits a small device. */
+#define LOAD_SAMPLE_BYTES 1e9
+
 struct input {
     fm_sched_batch_t *batches;
     fm_sched_object_t *models; /* [batch_count] at most one each */
@@ -82,6 +85,7 @@ static void fill_batch(const fm_control_t *control, const fm_pool_batch_t *from,
         .item_work = from->work / from->ready,
         .device = FM_SCHED_ANY,
         .oldest_ns = from->oldest_ns,
+        .memory_bytes = info->memory_bytes,
         .deadline_ns = from->deadline_ns,
         .priority = from->priority,
         .share = from->share,
@@ -104,12 +108,23 @@ static bool takes_work(const struct worker *worker)
     return worker->state == WORKER_UP && !worker->draining;
 }
 
-static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
-                        int64_t wall, fm_sched_worker_t *to)
+/* Bytes a second of models from storage, by what loads took. */
+static double load_rate(const fm_control_t *control, uint32_t device_class)
+{
+    fm_cost_estimate_t load;
+
+    fm_cost_load(fm_state_cost(control->fabric->state), device_class,
+                 LOAD_SAMPLE_BYTES, &load);
+    return LOAD_SAMPLE_BYTES / load.seconds;
+}
+
+static void fill_worker(const fm_control_t *control, const struct worker *from,
+                        uint32_t id, int64_t now, int64_t wall,
+                        fm_sched_worker_t *to)
 {
     *to = (fm_sched_worker_t){
         .id = id,
-        .device_class = 0,
+        .device_class = from->device_class,
         .device = from->device,
         .task_types = from->task_types,
         .memory_bytes = from->memory_bytes,
@@ -118,8 +133,11 @@ static void fill_worker(const struct worker *from, uint32_t id, int64_t now,
         .resident_count = from->resident_count,
         .walltime_end_ns =
             from->walltime_end_ns ? from->walltime_end_ns - wall + now : 0,
-        .price_per_hour = from->price_per_hour,
-        .watts = from->watts,
+        .price_per_hour = from->site.price_per_hour,
+        .watts = from->site.watts,
+        .hazard_per_hour = from->site.hazard_per_hour,
+        .load_bytes_per_s = load_rate(control, from->device_class),
+        .fetch_bytes_per_s = from->site.fetch_bytes_per_s,
     };
     if (from->lease && from->lease->expected_end_ns > now) {
         to->free_at_ns = from->lease->expected_end_ns;
@@ -152,7 +170,7 @@ static fm_status_t input_make(const fm_control_t *control, struct input *input,
     for (size_t i = 0; i < control->worker_count; i++) {
         if (takes_work(&control->workers[i])) {
             input->worker_index[input->worker_count] = (uint32_t)i;
-            fill_worker(&control->workers[i], (uint32_t)i, now, wall,
+            fill_worker(control, &control->workers[i], (uint32_t)i, now, wall,
                         &input->workers[input->worker_count++]);
         }
     }

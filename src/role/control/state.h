@@ -23,8 +23,10 @@ typedef struct fm_vector {
     char *hints;  /**< canonical JSON */
     uint32_t count;
     uint32_t capacity;
-    size_t *offsets; /**< [count] of the item texts in `texts` */
-    fm_buf_t texts;  /**< canonical JSON texts, each with its NUL */
+    size_t *offsets;     /**< [count] of the item texts in `texts` */
+    fm_buf_t texts;      /**< canonical JSON texts, each with its NUL */
+    uint32_t task_class; /**< of plan/cost; valid once params are */
+    double item_work;    /**< its units */
 } fm_vector_t;
 
 /** One submitted workflow. */
@@ -54,6 +56,7 @@ typedef struct fm_lease_record {
     double joules;
     double dollars;
     uint32_t items;
+    uint32_t device_class; /**< of plan/cost */
 } fm_lease_record_t;
 
 /** What the items of one batch key have in common. */
@@ -63,8 +66,9 @@ typedef struct fm_batch_info {
     size_t item_bytes_max; /**< longest item text */
     bool has_model;
     fm_digest_t model;
-    uint64_t model_bytes; /**< 0: unknown */
-    int64_t deadline_ns;  /**< for one item; 0: by estimate */
+    uint64_t model_bytes;  /**< 0: unknown */
+    uint64_t memory_bytes; /**< of the device, at the least; 0: unknown */
+    int64_t deadline_ns;   /**< for one item; 0: by estimate */
 } fm_batch_info_t;
 
 typedef struct fm_state fm_state_t;

@@ -12,6 +12,10 @@
 #include "base/mem.h"
 #include "plan/key/key.h"
 #include "role/control/internal.h"
+#include "role/control/work.h"
+
+/* Seconds and bytes that one load may claim. */
+#define LOAD_MAX 1e15
 
 void fm_control_lease_destroy(struct lease *lease)
 {
@@ -189,6 +193,26 @@ void fm_control_on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
 
 /* --- HELLO ---------------------------------------------------------------- */
 
+/* What the worker is taken for, and its device class of the cost model. */
+static fm_status_t find_site(const fm_control_t *control, struct worker *worker,
+                             const fm_msg_hello_t *hello, fm_error_t *err)
+{
+    const fm_config_device_t device = {.kind = hello->devices[0].kind,
+                                       .name = hello->devices[0].name,
+                                       .host = hello->host,
+                                       .worker = hello->name,
+                                       .memory_bytes =
+                                           hello->devices[0].memory_bytes,
+                                       .price_per_hour = hello->price_per_hour,
+                                       .watts = hello->watts};
+
+    fm_config_worker(control->config, &device, &worker->site);
+    worker->memory_bytes = worker->site.memory_bytes;
+    return fm_cost_device_id(fm_state_cost(control->fabric->state),
+                             worker->site.name, &worker->site.spec,
+                             &worker->device_class, err);
+}
+
 static bool fill_worker(struct worker *worker, uint32_t peer,
                         const fm_msg_hello_t *hello)
 {
@@ -202,10 +226,7 @@ static bool fill_worker(struct worker *worker, uint32_t peer,
         .device_name = fm_strdup(device->name),
         .device =
             strcmp(device->kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU,
-        .memory_bytes = device->memory_bytes,
         .walltime_end_ns = hello->walltime_end_ns,
-        .price_per_hour = hello->price_per_hour,
-        .watts = hello->watts,
     };
     for (size_t i = 0; i < hello->task_type_count; i++) {
         uint32_t bit = 0;
@@ -244,6 +265,11 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         fm_control_worker_fini(worker);
         (void)fm_no_memory(&err);
         fm_control_fatal(control, &err);
+        return;
+    }
+    if (find_site(control, worker, &msg->hello, &err) < 0) {
+        refuse(control, peer, FM_ERR_LIMIT, err.text);
+        fm_control_worker_fini(worker);
         return;
     }
     note_back(control, peer);
@@ -308,13 +334,37 @@ static const fm_pool_ref_t *leased_ref(const struct worker *worker,
     return &worker->lease->refs[index];
 }
 
+/* Progress that tells of a model that was loaded (docs/spec/executor.md): for
+ * the cost model, not for people. */
+static bool note_load(struct lease *lease, const char *metrics)
+{
+    fm_json_t *json = NULL;
+
+    if (fm_json_parse(metrics, strlen(metrics), "metrics", &json, NULL) < 0) {
+        return false;
+    }
+    double seconds = fm_json_get_real(json, "load_seconds", -1);
+    double bytes = fm_json_get_real(json, "load_bytes", -1);
+    fm_json_drop(json);
+    if (!(seconds >= 0 && seconds < LOAD_MAX && bytes >= 0 &&
+          bytes < LOAD_MAX)) {
+        return false;
+    }
+    lease->load_s += seconds;
+    lease->load_bytes += bytes;
+    return true;
+}
+
 /* PROGRESS: for people.  in { lease, fraction, metrics }  out nothing */
 static void on_progress(fm_control_t *control, uint32_t peer,
                         const fm_msg_t *msg)
 {
-    const fm_pool_ref_t *ref =
-        leased_ref(find_worker(control, peer), msg->progress.lease, 0);
+    struct worker *worker = find_worker(control, peer);
+    const fm_pool_ref_t *ref = leased_ref(worker, msg->progress.lease, 0);
 
+    if (ref && note_load(worker->lease, msg->progress.metrics)) {
+        return;
+    }
     if (ref && control->events.on_progress) {
         control->events.on_progress(
             control->events.ctx,
@@ -398,6 +448,18 @@ static void add_entry(fm_buf_t *entries, const struct lease *lease,
     fm_record_entry_add(entries, &entry);
 }
 
+/* The placement of the lease and where it ran; NULL once that was said. */
+static char *site_note(const struct worker *worker)
+{
+    const struct lease *lease = worker->lease;
+    const fm_work_site_t site = {.device_class = worker->site.name,
+                                 .spec = worker->site.spec,
+                                 .load_s = lease->load_s,
+                                 .load_bytes = lease->load_bytes};
+
+    return lease->placement ? fm_work_site_note(lease->placement, &site) : NULL;
+}
+
 static void record_result(fm_control_t *control, struct worker *worker,
                           const fm_msg_result_t *result)
 {
@@ -409,7 +471,10 @@ static void record_result(fm_control_t *control, struct worker *worker,
     for (size_t i = 0; i < result->item_count; i++) {
         add_entry(&entries, lease, result, &result->items[i], &scratch);
     }
-    const char *placement = lease->placement ? lease->placement : "";
+    char *placement = site_note(worker);
+    double joules = result->joules > 0
+                        ? result->joules
+                        : fm_cost_joules(result->seconds, worker->site.watts);
     fm_record_result_t record = {
         .lease = result->lease,
         .instance = result->instance,
@@ -418,9 +483,11 @@ static void record_result(fm_control_t *control, struct worker *worker,
         .start_ns = lease->start_wall_ns,
         .seconds = result->seconds,
         .cpu_seconds = result->cpu_seconds,
-        .joules = result->joules,
-        .dollars = fm_cost_dollars(result->seconds, worker->price_per_hour),
-        .placement = {placement, strlen(placement)},
+        .joules = joules,
+        .dollars =
+            fm_cost_dollars(result->seconds, worker->site.price_per_hour),
+        .placement = {placement ? placement : "",
+                      placement ? strlen(placement) : 0},
         .final = result->final,
         .count = (uint32_t)result->item_count,
         .entries = {(const char *)entries.data, entries.len}};
@@ -434,6 +501,7 @@ static void record_result(fm_control_t *control, struct worker *worker,
         free(lease->placement);
         lease->placement = NULL;
     }
+    free(placement);
     fm_buf_fini(&entries);
     fm_buf_fini(&scratch);
     fm_buf_fini(&buf);

@@ -44,6 +44,7 @@ struct launch {
     char *text;
     size_t text_len;
     fm_workflow_t *workflow;
+    fm_config_t *config;
     fm_json_t *files; /* what the workflow names, by key: its digest */
     uint32_t run;
     bool interrupted; /* a signal asked us to stop */
@@ -554,6 +555,7 @@ static void launch_fini(struct launch *launch)
     }
     free(launch->links);
     fm_topo_close(launch->topo);
+    fm_config_destroy(launch->config);
     fm_workflow_destroy(launch->workflow);
     fm_json_drop(launch->files);
     free(launch->dir);
@@ -571,7 +573,8 @@ static void launch_fini(struct launch *launch)
 static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
                                 fm_error_t *err)
 {
-    fm_control_options_t opts = {.events = {.on_node = on_node,
+    fm_control_options_t opts = {.config = launch->config,
+                                 .events = {.on_node = on_node,
                                             .on_progress = on_progress,
                                             .on_run = on_run,
                                             .on_worker = on_worker,
@@ -658,8 +661,14 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
     if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
         return FM_LAUNCH_REFUSED;
     }
-    if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0 ||
-        fabric_open(launch->dir, &opts, fabric, err) < 0) {
+    if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0) {
+        return FM_LAUNCH_NO_FABRIC;
+    }
+    if (fm_launch_config(launch->opts->config, launch->dir, &launch->config,
+                         err) < 0) {
+        return FM_LAUNCH_REFUSED;
+    }
+    if (fabric_open(launch->dir, &opts, fabric, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
     return models_store(launch, (*fabric)->cas, err) < 0 ? FM_LAUNCH_REFUSED

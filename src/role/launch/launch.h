@@ -18,6 +18,8 @@
 typedef struct fm_launch_options {
     const char *file;       /**< the workflow; "-" is standard input */
     const char *fabric_dir; /**< NULL: $FLOWMESH_FABRIC, else a fresh one */
+    const char *config;     /**< NULL: $FLOWMESH_CONFIG, else fabric.yaml in
+                                 the fabric, where there is one */
     uint32_t workers;       /**< embedded; 0: one a core */
     const char *executor;   /**< command line of the executor, split at blanks;
                                  NULL: flowmesh-engine beside this program */
@@ -58,6 +60,18 @@ typedef enum fm_launch_outcome {
  */
 fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
                                   fm_error_t *err);
+
+/**
+ * Read the configuration of a fabric (docs/spec/fabric.md).
+ * @param named  path; NULL: $FLOWMESH_CONFIG, else @p dir/fabric.yaml where
+ *               that exists, else what holds without a file.
+ * @param dir    may be NULL: no fabric.
+ * @retval FM_ERR_NOT_FOUND  the file that was named is not there.
+ * @retval FM_ERR_INVALID    with file, line and column.
+ */
+FM_MUST_USE fm_status_t fm_launch_config(const char *named, const char *dir,
+                                         fm_config_t **config_out,
+                                         fm_error_t *err);
 
 /** The fabric that commands read when none is named: $FLOWMESH_FABRIC, else
  *  the latest one under the user's state directory; free() it. */

@@ -130,6 +130,45 @@ fm_status_t fm_fabric_dir_choose(const char *named, char **dir_out,
     return rc;
 }
 
+/* The file's text; an absent one that nobody named is no file. */
+static fm_status_t config_read(const char *path, bool named,
+                               fm_config_t **config_out, fm_error_t *err)
+{
+    fm_buf_t buf = {0};
+    fm_status_t rc = fm_file_read(path, FM_CONFIG_TEXT_BYTES_MAX, &buf, err);
+
+    if (rc == FM_ERR_NOT_FOUND && !named) {
+        *err = (fm_error_t){0};
+        *config_out = fm_config_default();
+        rc = *config_out ? FM_OK : fm_no_memory(err);
+    } else if (rc >= 0) {
+        rc = fm_config_parse(buf.data ? (const char *)buf.data : "", buf.len,
+                             path, config_out, err);
+    }
+    fm_buf_fini(&buf);
+    return rc;
+}
+
+fm_status_t fm_launch_config(const char *named, const char *dir,
+                             fm_config_t **config_out, fm_error_t *err)
+{
+    const char *path = named ? named : getenv("FLOWMESH_CONFIG");
+
+    if (path && *path) {
+        return config_read(path, true, config_out, err);
+    }
+    char *own = fm_asprintf("%s/fabric.yaml", dir ? dir : "");
+    fm_status_t rc = own ? FM_OK : fm_no_memory(err);
+    if (rc >= 0 && dir) {
+        rc = config_read(own, false, config_out, err);
+    } else if (rc >= 0) {
+        *config_out = fm_config_default();
+        rc = *config_out ? FM_OK : fm_no_memory(err);
+    }
+    free(own);
+    return rc;
+}
+
 fm_status_t fm_launch_fabric_dir(const char *named, char **dir_out,
                                  fm_error_t *err)
 {

@@ -32,6 +32,7 @@ struct fm_ops {
     char *work_root;
     fm_engine_backend_t *backend;
     fm_ops_models_t *models;
+    const fm_ops_sink_t *sink; /**< of the batch that runs */
 };
 
 /** The batch an operator works on. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "run/ops/internal.h"
 
@@ -220,6 +221,29 @@ fm_status_t fm_ops_model_build(fm_ops_t *ops, const fm_json_t *source,
     return FM_OK;
 }
 
+/* Say what was loaded since @p start_ns and how long it took: the scheduler
+ * learns loads and runs apart. */
+static fm_status_t loaded(const fm_ops_t *ops, int64_t start_ns, size_t bytes,
+                          fm_error_t *err)
+{
+    double seconds = (double)(fm_clock_mono_ns() - start_ns) / 1e9;
+    fm_json_t *metrics = NULL;
+    fm_status_t rc = FM_OK;
+
+    if (!ops->sink || !ops->sink->progress) {
+        return FM_OK;
+    }
+    metrics = fm_json_object();
+    if (fm_json_set(metrics, "load_seconds", fm_json_real(seconds)) < 0 ||
+        fm_json_set(metrics, "load_bytes", fm_json_int((int64_t)bytes)) < 0) {
+        rc = fm_no_memory(err);
+    } else {
+        rc = ops->sink->progress(ops->sink->ctx, 0, metrics, err);
+    }
+    fm_json_drop(metrics);
+    return rc;
+}
+
 /* A stored model goes by its digest, a random one by its source's. */
 static fm_status_t source_key(const fm_json_t *source, fm_digest_t *key_out,
                               fm_error_t *err)
@@ -250,7 +274,14 @@ fm_status_t fm_ops_model_load(fm_ops_t *ops, const fm_json_t *source,
         return rc;
     }
     if (!(entry = entry_find(ops->models, &fresh.key, &none))) {
+        int64_t start_ns = fm_clock_mono_ns();
         if ((rc = fm_ops_model_build(ops, source, &fresh.model, err)) < 0) {
+            return rc;
+        }
+        /* one that is made up is not loaded */
+        if (fm_json_get(source, "digest") &&
+            (rc = loaded(ops, start_ns, fresh.model.bytes, err)) < 0) {
+            fm_ops_model_fini(&fresh.model);
             return rc;
         }
         fresh.bytes = fresh.model.bytes;
@@ -348,11 +379,15 @@ fm_status_t fm_ops_adapter_load(fm_ops_t *ops, const fm_digest_t *digest,
     fm_status_t rc = FM_OK;
 
     if (!entry) {
+        int64_t start_ns = fm_clock_mono_ns();
         do {
             rc = fm_model_adapter_load(ops->cas, digest, base, &fresh.adapter,
                                        err);
         } while (out_of_memory(rc) && evict_one(ops->models));
         fresh.bytes = fresh.adapter.bytes;
+        if (rc >= 0 && (rc = loaded(ops, start_ns, fresh.bytes, err)) < 0) {
+            fm_model_adapter_fini(&fresh.adapter);
+        }
         if (rc >= 0 && (rc = entry_add(ops->models, &fresh, &entry, err)) < 0) {
             fm_model_adapter_fini(&fresh.adapter);
         }

@@ -382,6 +382,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
         goto out;
     }
     fm_ops_models_begin(ops->models);
+    ops->sink = sink;
     if (!op) {
         rc = fm_error_set(&why, FM_ERR_UNSUPPORTED,
                           "task type %s: not one "
@@ -406,6 +407,7 @@ fm_status_t fm_ops_run(fm_ops_t *ops, const fm_ops_batch_t *batch,
     run.params = params;
     rc = run_all(&run, op, batch->items, err);
 out:
+    ops->sink = NULL;
     (void)fm_cas_discard(ops->cas);
     fm_json_drop(params);
     run_fini(&run);
