@@ -23,6 +23,9 @@ static const fm_cli_option_t options[] = {
     {"config", "FILE",
      "prices, quotas, policy; default $FLOWMESH_CONFIG, else DIR/fabric.yaml"},
     {"workers", "N", "embedded workers; default one a core"},
+    {"listen", "INTERFACE",
+     "let `flowmesh join` in other jobs work for this run: an interface, auto "
+     "or off; default $FLOWMESH_LISTEN, else auto in a Slurm job"},
     {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
     {"json", NULL, "print one JSON object at the end"},
     {"quiet", NULL, "no progress"},
@@ -381,6 +384,7 @@ static int run_workflow(const fm_cli_args_t *args)
         .file = args->operands[0],
         .config = fm_cli_option(args, &fm_cli_run, "config"),
         .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
+        .listen = fm_cli_option(args, &fm_cli_run, "listen"),
         .executor = fm_cli_option(args, &fm_cli_run, "executor"),
         .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,
         .on_start = on_start,

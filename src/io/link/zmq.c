@@ -87,6 +87,11 @@ static struct carrier *carrier_of(const fm_link_t *link)
     return (struct carrier *)(uintptr_t)link;
 }
 
+static bool set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof(value)) == 0;
+}
+
 static fm_status_t zmq_fail(const char *what, fm_error_t *err)
 {
     return fm_error_set(err, FM_ERR_IO, "%s: %s", what,
@@ -677,6 +682,8 @@ static void carrier_close(fm_link_t *link)
     if (c->socket) {
         carrier_detach(c);
         farewell(c);
+        /* everyone has answered, or will not */
+        (void)set_int(c->socket, ZMQ_LINGER, 0);
         (void)zmq_close(c->socket);
     }
     if (c->zap) {
@@ -701,11 +708,6 @@ static const struct link_ops carrier_ops = {
 
 /* --- making one ----------------------------------------------------------- */
 
-static bool set_int(void *socket, int option, int value)
-{
-    return zmq_setsockopt(socket, option, &value, sizeof(value)) == 0;
-}
-
 static bool set_text(void *socket, int option, const char *text)
 {
     return zmq_setsockopt(socket, option, text, strlen(text) + 1) == 0;
@@ -714,14 +716,12 @@ static bool set_text(void *socket, int option, const char *text)
 static fm_status_t socket_make(struct carrier *c, fm_error_t *err)
 {
     int64_t largest = FM_LINK_MESSAGE_MAX_BYTES + HEADER_BYTES;
-    int linger_ms = (int)(c->base.opts.close_ns / FM_NS_PER_MS); /* for BYE */
 
     if (!(c->context = zmq_ctx_new()) ||
         !(c->socket =
               zmq_socket(c->context, c->listens ? ZMQ_ROUTER : ZMQ_DEALER)) ||
         !set_int(c->socket, ZMQ_SNDHWM, SEND_MAX) ||
         !set_int(c->socket, ZMQ_RCVHWM, 0) ||
-        !set_int(c->socket, ZMQ_LINGER, linger_ms) ||
         !set_int(c->socket, ZMQ_HEARTBEAT_IVL, PROBE_MS) ||
         !set_int(c->socket, ZMQ_HEARTBEAT_TIMEOUT, PROBE_TIMEOUT_MS) ||
         zmq_setsockopt(c->socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) !=
