@@ -50,6 +50,7 @@ typedef struct fm_cli_command {
 
 /* One file a command group; the table of all is in main.c. */
 extern const fm_cli_command_t fm_cli_run;
+extern const fm_cli_command_t fm_cli_join;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;

@@ -29,6 +29,9 @@ static const fm_cli_option_t options[] = {
      "for comparison, of batching, locality, consolidation, fair_share, "
      "sharing"},
     {"workers", "N", "embedded workers; default one a core"},
+    {"listen", "INTERFACE",
+     "let `flowmesh join` in other jobs work for this run: an interface, auto "
+     "or off; default $FLOWMESH_LISTEN, else auto in a Slurm job"},
     {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
     {"json", NULL, "print one JSON object at the end"},
     {"quiet", NULL, "no progress"},
@@ -428,6 +431,7 @@ static int run_workflow(const fm_cli_args_t *args)
         .policy = fm_cli_option(args, &fm_cli_run, "policy"),
         .without = fm_cli_option(args, &fm_cli_run, "without"),
         .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
+        .listen = fm_cli_option(args, &fm_cli_run, "listen"),
         .executor = fm_cli_option(args, &fm_cli_run, "executor"),
         .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,
         .on_start = on_start,
