@@ -50,7 +50,7 @@ void fm_control_offload(fm_control_t *control, fm_reactor_offload_fn work,
 
 /* --- commit --------------------------------------------------------------- */
 
-void fm_control_record(fm_control_t *control, unsigned type,
+void fm_control_remark(fm_control_t *control, unsigned type,
                        const uint8_t *bytes, size_t len)
 {
     struct pending_record record = {.type = type, .len = len};
@@ -75,6 +75,13 @@ void fm_control_record(fm_control_t *control, unsigned type,
         return;
     }
     control->records[control->record_count++] = record;
+}
+
+void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len)
+{
+    control->urgent = true;
+    fm_control_remark(control, type, bytes, len);
 }
 
 /* A group on its way to the disk: records [head, head + count). */
@@ -227,7 +234,8 @@ static size_t journal_hook(void *ctx)
     fm_control_t *control = ctx;
     size_t count = control->record_count - control->record_head;
 
-    if (control->flushing || count == 0 || control->failed) {
+    if (control->flushing || count == 0 || control->failed ||
+        !(control->urgent || control->closing)) {
         return 0;
     }
     struct flush *flush = fm_calloc(1, sizeof(*flush));
@@ -245,6 +253,7 @@ static size_t journal_hook(void *ctx)
     *flush =
         (struct flush){.control = control, .count = count, .records = records};
     control->flushing = true;
+    control->urgent = false;
     fm_control_offload(control, flush_work, flush_done, flush);
     return 1;
 }
@@ -482,6 +491,7 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     }
     free(control->workers);
     free(control->gone);
+    free(control->told);
     free(control->expansions);
     free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {

@@ -26,7 +26,7 @@ struct lease {
     uint32_t count;
     uint32_t *workers; /* [gang] held by it, first the one that runs it */
     uint32_t gang;
-    char *placement; /* terms as JSON; sent to the journal once */
+    bool site_wanted; /* where it runs is to be journalled, once */
     int64_t start_wall_ns;
     int64_t expected_end_ns;   /* monotonic */
     double load_s, load_bytes; /* of models, as the executor told */
@@ -90,6 +90,7 @@ struct fm_control {
     size_t record_count;
     size_t record_capacity;
     bool flushing;
+    bool urgent; /* a record waits that somebody acts upon */
 
     /* workers and leases */
     struct worker *workers;
@@ -99,6 +100,10 @@ struct fm_control {
     size_t gone_count;
     size_t gone_capacity;
     uint64_t lease_counter;
+    struct told *told; /* [told_count] by batch key, see why.c */
+    size_t told_count;
+    size_t visit;     /* of the batch keys that wait, the last looked at */
+    size_t looked_at; /* candidates of the last choice */
     bool place_wanted;
     uint64_t wake_timer; /* 0: none */
     int64_t wake_ns;     /* when it is due */
@@ -129,6 +134,10 @@ struct fm_control {
 
 /** Append a record; it is applied once durable.  A failure is fatal. */
 void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len);
+/** Append a record that nothing waits for: it becomes durable with the next
+ *  one that something does, or with the next beat. */
+void fm_control_remark(fm_control_t *control, unsigned type,
                        const uint8_t *bytes, size_t len);
 /** The control plane cannot go on. */
 void fm_control_fatal(fm_control_t *control, const fm_error_t *err);
@@ -175,6 +184,19 @@ FM_MUST_USE fm_status_t fm_control_stage(fm_control_t *control, uint32_t run,
                                          uint32_t node,
                                          const fm_workflow_work_t *work,
                                          fm_error_t *err);
+
+/* --- why.c ---------------------------------------------------------------- */
+
+/** Candidates of a choice, best first, to call before it is leased; returns
+ *  how many were written. */
+size_t fm_control_look(fm_control_t *control, const fm_place_choice_t *choice,
+                       int64_t now, fm_sched_candidate_t *list, size_t cap);
+/** Journal why a lease was given. */
+void fm_control_why_placed(fm_control_t *control, const struct lease *lease,
+                           const fm_place_choice_t *choice,
+                           const fm_sched_candidate_t *list, size_t count);
+/** Once a beat: journal what batch keys wait for, where that is news. */
+void fm_control_why_waiting(fm_control_t *control);
 
 /* --- place.c -------------------------------------------------------------- */
 
