@@ -171,6 +171,20 @@ static void notices_drain(fm_control_t *control)
     }
 }
 
+/* The last part of a vector: its items count in the pool from here on. */
+static void expanded_note(fm_control_t *control,
+                          const struct pending_record *record)
+{
+    fm_record_expand_t expand;
+
+    if (fm_record_expand_decode(record->bytes, record->len, &expand, NULL) >=
+            0 &&
+        !expand.more) {
+        fm_control_staged_end(control, expand.workflow,
+                              (size_t)expand.first + expand.count);
+    }
+}
+
 /*
  * Apply the records of a flush.  One appended while it was under way may be
  * durable as well, but its outputs are not in the store yet: it is for the
@@ -180,14 +194,18 @@ static void apply_durable(fm_control_t *control, size_t count)
 {
     int64_t now = fm_reactor_now_ns(control->reactor);
     fm_error_t err = {0};
+    bool results = false;
 
     while (control->record_head < count) {
         struct pending_record *record = &control->records[control->record_head];
         bool forget = record->type == FM_RECORD_FORGET;
-        control->learned = control->learned || record->type == FM_RECORD_RESULT;
         fm_status_t rc =
             fm_state_apply(control->fabric->state, record->type, record->bytes,
                            record->len, false, now, &err);
+        if (rc >= 0 && record->type == FM_RECORD_EXPAND) {
+            expanded_note(control, record);
+        }
+        results = results || record->type == FM_RECORD_RESULT;
         free(record->bytes);
         control->record_head++;
         if (rc < 0) {
@@ -205,7 +223,11 @@ static void apply_durable(fm_control_t *control, size_t count)
             control->record_count * sizeof(*control->records));
     control->record_head = 0;
     control->place_wanted = true;
+    control->learned = control->learned || results;
     notices_drain(control);
+    if (results) {
+        fm_control_deferred_retry(control, false);
+    }
 }
 
 static void flush_done(void *ctx, fm_status_t status, const fm_error_t *err)
@@ -313,6 +335,36 @@ static bool find_unfinished(const fm_control_t *control,
     return false;
 }
 
+/* Refuse what the queue quota of its tenant does not allow: a node is an item
+ * at the least. */
+static fm_status_t check_quota(const fm_control_t *control, const char *text,
+                               size_t len, const char *file, fm_error_t *err)
+{
+    const fm_tenants_t *tenants = fm_pool_tenants(control->pool);
+    const fm_config_t *config = control->config;
+    fm_workflow_t *workflow = NULL;
+    bool any = false;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; config && i < config->tenant_count; i++) {
+        any = any || config->tenants[i].config.queued_max > 0;
+    }
+    if (!any || (rc = fm_workflow_parse(text, len, file, &workflow, err)) < 0) {
+        return rc;
+    }
+    rc = fm_tenants_admit(
+        tenants, fm_tenants_find(tenants, fm_workflow_tenant(workflow)),
+        fm_workflow_node_count(workflow), err);
+    if (rc < 0) {
+        fm_error_wrap(err,
+                      "%s: over the quota of queued work (queued_max in "
+                      "%s)",
+                      file, config->file);
+    }
+    fm_workflow_destroy(workflow);
+    return rc;
+}
+
 static fm_status_t submit_new(fm_control_t *control, const char *text,
                               size_t len, const char *file, fm_json_t *files,
                               fm_error_t *err)
@@ -361,6 +413,9 @@ fm_status_t fm_control_submit(fm_control_t *control, const char *text,
         return FM_OK;
     }
     uint32_t index = fm_state_run_count(control->fabric->state);
+    if ((rc = check_quota(control, text, len, file, err)) < 0) {
+        return rc;
+    }
     rc = submit_new(control, text, len, file, files, err);
     if (rc >= 0) {
         *run_out = index;
@@ -492,6 +547,8 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     free(control->workers);
     free(control->gone);
     free(control->told);
+    free(control->deferred);
+    free(control->staged);
     free(control->expansions);
     free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {

@@ -62,6 +62,14 @@ struct expansion {
     uint32_t node;
 };
 
+/* A node whose items would be more than its tenant may have queued. */
+struct deferred {
+    uint32_t run;
+    uint32_t node;
+    uint32_t tenant;
+    size_t count;
+};
+
 /* What readers of a finished node see: its result, or why there is none. */
 struct node_result {
     fm_json_t *value;
@@ -120,6 +128,11 @@ struct fm_control {
     struct expansion *waiting; /* for results that are being loaded */
     size_t waiting_count;
     size_t waiting_capacity;
+    struct deferred *deferred; /* in the order in which they came */
+    size_t deferred_count;
+    size_t deferred_capacity;
+    uint64_t *staged; /* [staged_tenants] items on their way into the pool */
+    size_t staged_tenants;
     fm_map_t *marks;   /* (run, node, what): under way, see expand.c */
     fm_map_t *results; /* (run, node) → index in result_list */
     struct node_result *result_list;
@@ -168,6 +181,11 @@ void fm_control_expand_later(fm_control_t *control, uint32_t run,
                              uint32_t node);
 /** Expand what can be expanded; returns how much was done. */
 size_t fm_control_expand_all(fm_control_t *control);
+/** Items of a node are in the pool now, or never will be. */
+void fm_control_staged_end(fm_control_t *control, uint32_t run, size_t count);
+/** Work has settled: expand nodes that waited for the queue quota of their
+ *  tenant, as far as it allows.  @p all: look at all of them, once a beat. */
+void fm_control_deferred_retry(fm_control_t *control, bool all);
 /** Look at every node: after a restart, and after a FORGET. */
 void fm_control_expand_scan(fm_control_t *control);
 /** The result of a finished node is no longer needed in memory. */

@@ -179,6 +179,7 @@ static void staged_done(void *ctx, fm_status_t status, const fm_error_t *err)
     } else {
         fm_error_t cause = *err;
         fm_error_wrap(&cause, "store the inputs");
+        fm_control_staged_end(staged->control, staged->run, staged->count);
         fm_control_node_fail(staged->control, staged->run, staged->node,
                              cause.text);
     }

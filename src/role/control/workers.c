@@ -179,6 +179,7 @@ void fm_control_tick(void *ctx)
     }
     if (!control->closing) {
         fm_control_why_waiting(control);
+        fm_control_deferred_retry(control, true);
     }
     control->urgent = control->urgent || control->record_count > 0;
     control->place_wanted = true; /* waiting batches age */
