@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "role/control/internal.h"
+#include "role/control/needs.h"
 
 /* A local input file: beyond this it belongs on the filesystem as an object
  * that is imported once. */
@@ -194,7 +195,7 @@ static void apply_durable(fm_control_t *control, size_t count)
 {
     int64_t now = fm_reactor_now_ns(control->reactor);
     fm_error_t err = {0};
-    bool results = false;
+    bool settled = false;
 
     while (control->record_head < count) {
         struct pending_record *record = &control->records[control->record_head];
@@ -204,8 +205,10 @@ static void apply_durable(fm_control_t *control, size_t count)
                            record->len, false, now, &err);
         if (rc >= 0 && record->type == FM_RECORD_EXPAND) {
             expanded_note(control, record);
+            settled = true; /* shared items are done at once */
         }
-        results = results || record->type == FM_RECORD_RESULT;
+        control->learned = control->learned || record->type == FM_RECORD_RESULT;
+        settled = settled || record->type == FM_RECORD_RESULT;
         free(record->bytes);
         control->record_head++;
         if (rc < 0) {
@@ -223,9 +226,8 @@ static void apply_durable(fm_control_t *control, size_t count)
             control->record_count * sizeof(*control->records));
     control->record_head = 0;
     control->place_wanted = true;
-    control->learned = control->learned || results;
     notices_drain(control);
-    if (results) {
+    if (settled) {
         fm_control_deferred_retry(control, false);
     }
 }
@@ -335,6 +337,23 @@ static bool find_unfinished(const fm_control_t *control,
     return false;
 }
 
+/* The largest need of a workflow, as far as its text says. */
+static fm_status_t workflow_put(fm_control_t *control, uint32_t run,
+                                fm_error_t *err)
+{
+    const fm_workflow_t *workflow =
+        fm_state_run(control->fabric->state, run)->workflow;
+    uint64_t memory_bytes = 0;
+
+    for (size_t i = 0; i < fm_workflow_node_count(workflow); i++) {
+        fm_batch_info_t info = {0};
+        fm_needs_read(fm_workflow_node(workflow, i)->spec, &info);
+        memory_bytes =
+            info.memory_bytes > memory_bytes ? info.memory_bytes : memory_bytes;
+    }
+    return fm_place_workflow_put(control->place, run, memory_bytes, err);
+}
+
 /* Refuse what the queue quota of its tenant does not allow: a node is an item
  * at the least. */
 static fm_status_t check_quota(const fm_control_t *control, const char *text,
@@ -416,8 +435,8 @@ fm_status_t fm_control_submit(fm_control_t *control, const char *text,
     if ((rc = check_quota(control, text, len, file, err)) < 0) {
         return rc;
     }
-    rc = submit_new(control, text, len, file, files, err);
-    if (rc >= 0) {
+    if ((rc = submit_new(control, text, len, file, files, err)) >= 0 &&
+        (rc = workflow_put(control, index, err)) >= 0) {
         *run_out = index;
         notices_drain(control);
     }
@@ -509,6 +528,15 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
         return rc;
     }
     control->fabric = fabric;
+    for (uint32_t i = 0; rc >= 0 && i < fm_state_run_count(fabric->state);
+         i++) {
+        rc = workflow_put(control, i, err);
+    }
+    if (rc < 0) {
+        control->fabric = NULL; /* the caller's, on failure */
+        (void)fm_control_close(control, NULL);
+        return rc;
+    }
     fm_link_handler_t handler = {fm_control_on_message, fm_control_on_peer,
                                  control};
     fm_link_handle(link, &handler);

@@ -449,6 +449,12 @@ static enum admission admit(fm_control_t *control, uint32_t run, uint32_t node,
         return ADMITTED;
     }
     if (count > info.config.queued_max) {
+        (void)fm_error_set(err, FM_ERR_LIMIT,
+                           "its %zu items are more than tenant %s may have "
+                           "queued at once, %llu (queued_max): split the node, "
+                           "or raise the quota",
+                           count, info.name,
+                           (unsigned long long)info.config.queued_max);
         return REFUSED;
     }
     if (fm_grow(&control->deferred, &control->deferred_capacity,
