@@ -468,6 +468,35 @@ static void difference_add(void *ctx, const char *path, const fm_json_t *a,
     fm_json_drop(row);
 }
 
+static fm_json_t *isolation_json(const fm_report_item_t *at)
+{
+    static const char *const scopes[] = {
+        [FM_ISOLATION_NONE] = "none",
+        [FM_ISOLATION_WORKFLOW] = "workflow",
+        [FM_ISOLATION_ACTION] = "workflow and node",
+        [FM_ISOLATION_NODE] = "workflow and node"};
+    char *text =
+        fm_asprintf("policy %s: shares %s%s", at->run->policy,
+                    at->run->isolation ? "nothing outside its " : "everything",
+                    at->run->isolation ? scopes[at->run->isolation] : "");
+    fm_json_t *json = text ? fm_json_string(text) : NULL;
+
+    free(text);
+    return json;
+}
+
+/* Equal content, and keys that differ: a policy that does not share. */
+static void isolation_add(const fm_report_item_t *items,
+                          struct differences *differences)
+{
+    fm_json_t *a = isolation_json(&items[0]);
+    fm_json_t *b = isolation_json(&items[1]);
+
+    difference_add(differences, "isolation", a, b);
+    fm_json_drop(a);
+    fm_json_drop(b);
+}
+
 fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
                            fm_json_t **report_out, fm_error_t *err)
 {
@@ -485,6 +514,11 @@ fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
         rc = fm_key_explain(texts[0], texts[1],
                             differences.list ? difference_add : NULL,
                             &differences, &count, err);
+    }
+    if (rc >= 0 && differences.list && count == 0 &&
+        !fm_digest_equal(&info[0].key, &info[1].key)) {
+        isolation_add(items, &differences);
+        count++;
     }
     if (rc >= 0 &&
         (!report || !differences.list || differences.failed ||
