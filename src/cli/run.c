@@ -157,6 +157,21 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
     }
 }
 
+static void on_wait(void *ctx, const fm_run_t *state, uint32_t node,
+                    const char *text)
+{
+    const struct run *run = ctx;
+
+    if (!run->quiet) {
+        (void)fprintf(stderr,
+                      "[%7.1fs] waits     %s/%s: %s (flowmesh explain "
+                      "%s --run %s)\n",
+                      elapsed(run), state->id,
+                      fm_workflow_node(state->workflow, node)->name, text,
+                      fm_workflow_node(state->workflow, node)->name, state->id);
+    }
+}
+
 /* --- tables --------------------------------------------------------------- */
 
 /* What a row of the table counts: a node and the internal ones it owns. */
@@ -438,6 +453,7 @@ static int run_workflow(const fm_cli_args_t *args)
         .events = {.on_node = on_node,
                    .on_progress = on_progress,
                    .on_worker = on_worker,
+                   .on_wait = on_wait,
                    .ctx = &run},
         .on_end = on_end,
         .resolve = fm_cli_resolve,

@@ -7,7 +7,8 @@ import subprocess
 
 import harness
 
-COMMANDS = ["run", "validate", "result", "lineage", "explain-miss",
+COMMANDS = ["run", "validate", "result", "lineage", "explain",
+            "explain-miss", "tenants", "devices",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
             "model export", "model ls", "model show", "model rm", "devices",
             "sim", "join"]

@@ -100,6 +100,16 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
     }
 }
 
+static void on_wait(void *ctx, const fm_run_t *run, uint32_t node,
+                    const char *text)
+{
+    const fm_control_events_t *events = &((struct launch *)ctx)->opts->events;
+
+    if (events->on_wait) {
+        events->on_wait(events->ctx, run, node, text);
+    }
+}
+
 static void on_signal(void *ctx, int signo)
 {
     struct launch *launch = ctx;
@@ -229,6 +239,7 @@ static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
                                             .on_progress = on_progress,
                                             .on_run = on_run,
                                             .on_worker = on_worker,
+                                            .on_wait = on_wait,
                                             .on_fatal = on_fatal,
                                             .ctx = launch}};
     fm_status_t rc = fm_control_open(launch->reactor, launch->links[0], fabric,
