@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.dont_write_bytecode = True
@@ -71,7 +72,7 @@ def environment(**more):
 # --- CPU time of a tree of processes -----------------------------------------
 
 def processes():
-    """pid → (parent, CPU seconds of itself and of children it has reaped)."""
+    """(pid, its start) → (parent, own CPU seconds)."""
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -82,26 +83,44 @@ def processes():
                 fields = file.read().rpartition(")")[2].split()
         except OSError:
             continue  # it has just ended
-        found[int(name)] = (int(fields[1]),
-                            sum(map(int, fields[11:15])) * TICK_S)
+        found[int(name), fields[19]] = (
+            int(fields[1]), (int(fields[11]) + int(fields[12])) * TICK_S)
     return found
 
 
-def tree_cpu():
-    """CPU seconds of all that descends from this process, dead or alive: as
-    subreaper it inherits what its children leave behind."""
-    found = processes()
-    me = os.getpid()
-    below = {me}
-    while True:
-        more = {pid for pid, (parent, _) in found.items()
-                if parent in below and pid not in below}
-        if not more:
-            break
-        below |= more
-    reaped = os.times()
-    return (reaped.children_user + reaped.children_system +
-            sum(found[pid][1] for pid in below if pid != me))
+class Meter(threading.Thread):
+    """CPU seconds of all that descends from this process, sampled: what ends
+    between two samples loses its last tenth of a second, no more.  As
+    subreaper this process inherits what its children leave behind."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.first, self.last = {}, {}
+        self.ended = threading.Event()
+        self.sample(self.first)
+        self.start()
+
+    def sample(self, into):
+        found = processes()
+        below = {os.getpid()}
+        more = True
+        while more:
+            more = {key[0] for key, (parent, _) in found.items()
+                    if parent in below and key[0] not in below}
+            below |= more
+        into.update({key: cpu for key, (_, cpu) in found.items()
+                     if key[0] in below and key[0] != os.getpid()})
+
+    def run(self):
+        while not self.ended.wait(0.1):
+            self.sample(self.last)
+
+    def stop(self):
+        self.ended.set()
+        self.join()
+        self.sample(self.last)
+        return sum(cpu - self.first.get(key, 0)
+                   for key, cpu in self.last.items())
 
 
 def reap(limit_s=20):
@@ -114,7 +133,7 @@ def reap(limit_s=20):
             return
         if pid == 0:
             if time.monotonic() > until:
-                for child, (parent, _) in processes().items():
+                for (child, _), (parent, _) in processes().items():
                     if parent == os.getpid():
                         os.kill(child, signal.SIGKILL)
                 until += limit_s
@@ -146,11 +165,13 @@ class FlowMesh:
                 "policy": policy})]
         if ranks > 1:
             argv = ["mpirun", "--oversubscribe", "-n", str(ranks), *argv]
-        before = tree_cpu()
+        before = os.times()
         done = subprocess.run(argv, env=environment(), timeout=RUN_S,
                               capture_output=True, check=False)
         reap()
-        cpu = tree_cpu() - before
+        after = os.times()
+        cpu = (after.children_user - before.children_user +
+               after.children_system - before.children_system)
         if done.returncode != 0:
             raise RuntimeError("%s: exit %d: %s" % (
                 " ".join(argv), done.returncode,
@@ -173,19 +194,23 @@ class FlowMesh:
             ident = workflow["workflow"]
             results = {node["name"]: node["items"] for node in self.ask(
                 "result", [ident, "--json"], report["fabric"])["nodes"]}
-            place, nodes, wanted = {}, [], []
+            place, nodes, wanted, names = {}, [], [], []
             for node in workflow["nodes"]:
                 name = "%s/%s" % (ident, node["name"])
                 items = self.ask("lineage", [name], report["fabric"])
                 items = items if isinstance(items, list) else [items]
                 place[name] = len(nodes)
+                names.append(node["name"])
+                upstream = sorted({place[up] for item in items
+                                   for up in item["upstream"]})
                 nodes.append({
                     "task_type": items[0]["operator"],
                     "params": self.whole(items[0]["params"], report),
                     "values": [self.whole(item["value"], report)
                                for item in items],
-                    "upstream": sorted({place[up] for item in items
-                                        for up in item["upstream"]})})
+                    "upstream": upstream,
+                    "from_upstream": members(
+                        items[0]["operator"], [names[up] for up in upstream])})
                 wanted.append([item["output"]
                                for item in results[node["name"]]])
             workflows.append({"name": workflow["name"], "nodes": nodes})
@@ -201,6 +226,18 @@ class FlowMesh:
                  report["fabric"]], capture_output=True, check=True)
             return json.loads(done.stdout)
         return value
+
+
+def members(operator, upstream):
+    """Members of an update's value that upstream nodes give → which of them;
+    an internal node is called OWNER/ROLE or OWNER/ROLE.ITERATION."""
+    roles = {"rollout": "rollouts", "reward": "rewards",
+             "reference": "reference"}
+    if operator not in ("dpo", "ppo", "grpo"):
+        return {}
+    return {roles[role]: place for place, role in enumerate(
+        name.rpartition("/")[2].partition(".")[0] for name in upstream)
+        if role in roles}
 
 
 def count_items(report, what="ran"):
@@ -244,11 +281,11 @@ class Peer:
     def job(self):
         """Result of the next job with the CPU seconds it took."""
         self.line()
-        before = tree_cpu()
+        meter = Meter()
         self.child.stdin.write(b"go\n")
         self.child.stdin.flush()
         result = json.loads(self.line())
-        result["cpu"] = tree_cpu() - before
+        result["cpu"] = meter.stop()
         return result
 
     def close(self):
@@ -403,7 +440,7 @@ def arguments():
     parser.add_argument("--overlap", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    args.count = args.count or (4 if args.quick else 16)
+    args.count = args.count or (4 if args.quick else 12)
     args.mix = args.mix or list(mixes.MIXES)
     return args
 

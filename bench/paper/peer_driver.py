@@ -118,8 +118,8 @@ def run_calls(system, workflows):
     for workflow in workflows:
         made = []
         for node in workflow["nodes"]:
-            work = {key: node[key] for key in
-                    ("task_type", "params", "values")}
+            work = {key: node[key] for key in (
+                "task_type", "params", "values", "from_upstream")}
             made.append(system.submit(
                 engine.call, work, *[made[i] for i in node["upstream"]]))
         futures.append(made)
