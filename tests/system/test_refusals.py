@@ -8,7 +8,7 @@ import subprocess
 import harness
 
 COMMANDS = ["run", "validate", "result", "lineage", "explain",
-            "explain-miss", "tenants", "devices",
+            "explain-miss", "tenants",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
             "model export", "model ls", "model show", "model rm", "devices",
             "sim", "join"]
@@ -122,7 +122,7 @@ class Refusals(harness.Case):
         report = self.run_json(file, self.fabric, status=1)
         self.assertEqual(set(report), {
             "workflow", "name", "state", "nodes", "operators", "metrics",
-            "trials", "seconds", "fabric"})
+            "trials", "seconds", "fabric", "policy", "account"})
         self.assertEqual(report["workflow"], "w1")
         self.assertEqual(report["name"], "shape")
         self.assertEqual(report["state"], "failed")
