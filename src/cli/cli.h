@@ -50,11 +50,14 @@ typedef struct fm_cli_command {
 
 /* One file a command group; the table of all is in main.c. */
 extern const fm_cli_command_t fm_cli_run;
+extern const fm_cli_command_t fm_cli_join;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
+extern const fm_cli_command_t fm_cli_explain;
 extern const fm_cli_command_t fm_cli_explain_miss;
 extern const fm_cli_command_t fm_cli_sim;
+extern const fm_cli_command_t fm_cli_tenants;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;
@@ -81,6 +84,14 @@ int fm_cli_print_json(const fm_json_t *value);
 int fm_cli_open_fabric(const fm_cli_args_t *args,
                        const fm_cli_command_t *command,
                        fm_fabric_t **fabric_out);
+
+/**
+ * Give the tenants of @p fabric the weights and quotas of its configuration
+ * (--config of @p command, else the fabric's own).
+ * @return FM_EXIT_OK, or the exit status after saying what is wrong with it.
+ */
+int fm_cli_quotas(const fm_cli_args_t *args, const fm_cli_command_t *command,
+                  fm_fabric_t *fabric);
 
 /** fm_launch_options_t.resolve: imports what a workflow names into the fabric,
  *  saying on stderr what it did; @p ctx is not used. */

@@ -29,6 +29,9 @@ static const fm_cli_option_t options[] = {
      "for comparison, of batching, locality, consolidation, fair_share, "
      "sharing"},
     {"workers", "N", "embedded workers; default one a core"},
+    {"listen", "INTERFACE",
+     "let `flowmesh join` in other jobs work for this run: an interface, auto "
+     "or off; default $FLOWMESH_LISTEN, else auto in a Slurm job"},
     {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
     {"json", NULL, "print one JSON object at the end"},
     {"quiet", NULL, "no progress"},
@@ -151,6 +154,21 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
     if (!run->quiet && !up) {
         (void)fprintf(stderr, "[%7.1fs] worker %s lost: %s\n", elapsed(run),
                       name, why);
+    }
+}
+
+static void on_wait(void *ctx, const fm_run_t *state, uint32_t node,
+                    const char *text)
+{
+    const struct run *run = ctx;
+
+    if (!run->quiet) {
+        (void)fprintf(stderr,
+                      "[%7.1fs] waits     %s/%s: %s (flowmesh explain "
+                      "%s --run %s)\n",
+                      elapsed(run), state->id,
+                      fm_workflow_node(state->workflow, node)->name, text,
+                      fm_workflow_node(state->workflow, node)->name, state->id);
     }
 }
 
@@ -428,12 +446,14 @@ static int run_workflow(const fm_cli_args_t *args)
         .policy = fm_cli_option(args, &fm_cli_run, "policy"),
         .without = fm_cli_option(args, &fm_cli_run, "without"),
         .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
+        .listen = fm_cli_option(args, &fm_cli_run, "listen"),
         .executor = fm_cli_option(args, &fm_cli_run, "executor"),
         .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,
         .on_start = on_start,
         .events = {.on_node = on_node,
                    .on_progress = on_progress,
                    .on_worker = on_worker,
+                   .on_wait = on_wait,
                    .ctx = &run},
         .on_end = on_end,
         .resolve = fm_cli_resolve,

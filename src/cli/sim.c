@@ -138,7 +138,7 @@ static int run(const fm_cli_args_t *args)
 }
 
 static const fm_cli_option_t options[] = {
-    {"policy", "P[,P…]", "these policies instead of what compare lists"},
+    {"policy", "P,...", "these policies instead of what compare lists"},
     {"seed", "N", "seed of every run"},
     {"set", "PATH=VALUE", "put VALUE at PATH of the scenario; may be repeated"},
     {"trace", "FILE", "the trace, instead of trace.path"},

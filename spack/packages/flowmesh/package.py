@@ -27,6 +27,7 @@ class Flowmesh(CMakePackage, CudaPackage):
     depends_on("pkgconfig", type="build")
     depends_on("mpi@3:")
     depends_on("hdf5@1.10: +mpi")
+    depends_on("libzmq@4.3:+libsodium")
     depends_on("hwloc@2:")
     depends_on("zlib-api")
     depends_on("jansson@2.13:")

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "plan/key/key.h"
 #include "plan/place/place.h"
+#include "role/control/decision.h"
 #include "role/control/folded.h"
 #include "role/control/needs.h"
 #include "role/control/work.h"
@@ -402,35 +403,46 @@ static uint32_t site_of(fm_state_t *state, const fm_record_result_t *record,
     return device;
 }
 
+/* The lease of that number, made when new. */
+static fm_status_t lease_open(fm_state_t *state, uint64_t number,
+                              fm_lease_record_t **lease_out, fm_error_t *err)
+{
+    fm_digest_t key = fm_state_lease_key(number);
+    const uint64_t *known = fm_map_get(state->lease_index, &key);
+    fm_status_t rc = FM_OK;
+
+    if (known) {
+        *lease_out = &state->leases[*known];
+        return FM_OK;
+    }
+    if ((rc = fm_grow(&state->leases, &state->lease_capacity,
+                      state->lease_count, sizeof(*state->leases), err)) < 0 ||
+        (rc = fm_map_put(state->lease_index, &key, state->lease_count, err)) <
+            0) {
+        return rc;
+    }
+    *lease_out = &state->leases[state->lease_count++];
+    **lease_out = (fm_lease_record_t){.lease = number};
+    return FM_OK;
+}
+
 /* @p load_s_out  [out] of the record's seconds, those that went to loading. */
 static fm_status_t lease_note(fm_state_t *state,
                               const fm_record_result_t *record,
                               const fm_lease_record_t **lease_out,
                               double *load_s_out, fm_error_t *err)
 {
-    fm_digest_t key = fm_state_lease_key(record->lease);
-    const uint64_t *known = fm_map_get(state->lease_index, &key);
-    fm_status_t rc = FM_OK;
     fm_lease_record_t *lease = NULL;
+    fm_status_t rc = lease_open(state, record->lease, &lease, err);
 
-    if (known) {
-        lease = &state->leases[*known];
-    } else {
-        if ((rc = fm_grow(&state->leases, &state->lease_capacity,
-                          state->lease_count, sizeof(*state->leases), err)) <
-                0 ||
-            (rc = fm_map_put(state->lease_index, &key, state->lease_count,
-                             err)) < 0) {
-            return rc;
-        }
-        lease = &state->leases[state->lease_count++];
-        *lease = (fm_lease_record_t){
-            .lease = record->lease,
-            .worker = fm_span_copy(record->worker),
-            .device = fm_span_copy(record->device),
-            .placement = fm_span_copy(record->placement),
-            .start_ns = record->start_ns,
-        };
+    if (rc < 0) {
+        return rc;
+    }
+    if (!lease->worker) { /* its first result */
+        lease->worker = fm_span_copy(record->worker);
+        lease->device = fm_span_copy(record->device);
+        lease->placement = fm_span_copy(record->placement);
+        lease->start_ns = record->start_ns;
         if (!lease->worker || !lease->device || !lease->placement) {
             return fm_no_memory(err);
         }
@@ -537,6 +549,60 @@ static fm_status_t apply_result(fm_state_t *state, const uint8_t *bytes,
     return rc;
 }
 
+/* --- PLACE, WAIT ---------------------------------------------------------- */
+
+static fm_status_t bytes_keep(const uint8_t *bytes, size_t len,
+                              uint8_t **copy_out, fm_error_t *err)
+{
+    uint8_t *copy = fm_malloc(len);
+
+    if (!copy) {
+        return fm_no_memory(err);
+    }
+    memcpy(copy, bytes, len);
+    free(*copy_out);
+    *copy_out = copy;
+    return FM_OK;
+}
+
+static fm_status_t apply_place(fm_state_t *state, const uint8_t *bytes,
+                               size_t len, fm_error_t *err)
+{
+    fm_lease_record_t *lease = NULL;
+    fm_decision_t head;
+    fm_status_t rc = fm_decision_head(bytes, len, &head, err);
+
+    if (rc < 0 || (rc = lease_open(state, head.lease, &lease, err)) < 0 ||
+        (rc = bytes_keep(bytes, len, &lease->decision, err)) < 0) {
+        return rc;
+    }
+    lease->decision_len = len;
+    return FM_OK;
+}
+
+static fm_status_t apply_wait(fm_state_t *state, const uint8_t *bytes,
+                              size_t len, fm_error_t *err)
+{
+    fm_decision_t head;
+    fm_status_t rc = fm_decision_head(bytes, len, &head, err);
+    const uint64_t *batch =
+        rc >= 0 ? fm_map_get(state->batch_index, &head.batch_key) : NULL;
+
+    if (!batch) {
+        return rc; /* of nothing that is known: explains nothing */
+    }
+    if ((rc = fm_grow(&state->waits, &state->wait_capacity, state->wait_count,
+                      sizeof(*state->waits), err)) < 0) {
+        return rc;
+    }
+    fm_wait_record_t *wait = &state->waits[state->wait_count];
+    *wait = (fm_wait_record_t){.batch = (uint32_t)*batch, .len = len};
+    if ((rc = bytes_keep(bytes, len, &wait->bytes, err)) >= 0) {
+        state->wait_count++;
+    }
+    return rc;
+}
+
 /* --- the rest ------------------------------------------------------------- */
 
 static fm_status_t apply_pool_event(fm_state_t *state, fm_pool_event_t *event,
@@ -628,6 +694,10 @@ fm_status_t fm_state_apply(fm_state_t *state, unsigned type,
         return apply_forget(state, bytes, len, now_ns, err);
     case FM_RECORD_CHECKPOINT:
         return apply_checkpoint(state, bytes, len, err);
+    case FM_RECORD_PLACE:
+        return apply_place(state, bytes, len, err);
+    case FM_RECORD_WAIT:
+        return apply_wait(state, bytes, len, err);
     }
     return fm_error_set(err, FM_ERR_CORRUPT,
                         "record of unknown type %u: written by a later "

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "role/control/internal.h"
+#include "role/control/needs.h"
 
 /* A local input file: beyond this it belongs on the filesystem as an object
  * that is imported once. */
@@ -50,7 +51,7 @@ void fm_control_offload(fm_control_t *control, fm_reactor_offload_fn work,
 
 /* --- commit --------------------------------------------------------------- */
 
-void fm_control_record(fm_control_t *control, unsigned type,
+void fm_control_remark(fm_control_t *control, unsigned type,
                        const uint8_t *bytes, size_t len)
 {
     struct pending_record record = {.type = type, .len = len};
@@ -75,6 +76,13 @@ void fm_control_record(fm_control_t *control, unsigned type,
         return;
     }
     control->records[control->record_count++] = record;
+}
+
+void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len)
+{
+    control->urgent = true;
+    fm_control_remark(control, type, bytes, len);
 }
 
 /* A group on its way to the disk: records [head, head + count). */
@@ -164,6 +172,20 @@ static void notices_drain(fm_control_t *control)
     }
 }
 
+/* The last part of a vector: its items count in the pool from here on. */
+static void expanded_note(fm_control_t *control,
+                          const struct pending_record *record)
+{
+    fm_record_expand_t expand;
+
+    if (fm_record_expand_decode(record->bytes, record->len, &expand, NULL) >=
+            0 &&
+        !expand.more) {
+        fm_control_staged_end(control, expand.workflow,
+                              (size_t)expand.first + expand.count);
+    }
+}
+
 /*
  * Apply the records of a flush.  One appended while it was under way may be
  * durable as well, but its outputs are not in the store yet: it is for the
@@ -173,14 +195,20 @@ static void apply_durable(fm_control_t *control, size_t count)
 {
     int64_t now = fm_reactor_now_ns(control->reactor);
     fm_error_t err = {0};
+    bool settled = false;
 
     while (control->record_head < count) {
         struct pending_record *record = &control->records[control->record_head];
         bool forget = record->type == FM_RECORD_FORGET;
-        control->learned = control->learned || record->type == FM_RECORD_RESULT;
         fm_status_t rc =
             fm_state_apply(control->fabric->state, record->type, record->bytes,
                            record->len, false, now, &err);
+        if (rc >= 0 && record->type == FM_RECORD_EXPAND) {
+            expanded_note(control, record);
+            settled = true; /* shared items are done at once */
+        }
+        control->learned = control->learned || record->type == FM_RECORD_RESULT;
+        settled = settled || record->type == FM_RECORD_RESULT;
         free(record->bytes);
         control->record_head++;
         if (rc < 0) {
@@ -199,6 +227,9 @@ static void apply_durable(fm_control_t *control, size_t count)
     control->record_head = 0;
     control->place_wanted = true;
     notices_drain(control);
+    if (settled) {
+        fm_control_deferred_retry(control, false);
+    }
 }
 
 static void flush_done(void *ctx, fm_status_t status, const fm_error_t *err)
@@ -227,7 +258,8 @@ static size_t journal_hook(void *ctx)
     fm_control_t *control = ctx;
     size_t count = control->record_count - control->record_head;
 
-    if (control->flushing || count == 0 || control->failed) {
+    if (control->flushing || count == 0 || control->failed ||
+        !(control->urgent || control->closing)) {
         return 0;
     }
     struct flush *flush = fm_calloc(1, sizeof(*flush));
@@ -245,6 +277,7 @@ static size_t journal_hook(void *ctx)
     *flush =
         (struct flush){.control = control, .count = count, .records = records};
     control->flushing = true;
+    control->urgent = false;
     fm_control_offload(control, flush_work, flush_done, flush);
     return 1;
 }
@@ -304,6 +337,53 @@ static bool find_unfinished(const fm_control_t *control,
     return false;
 }
 
+/* The largest need of a workflow, as far as its text says. */
+static fm_status_t workflow_put(fm_control_t *control, uint32_t run,
+                                fm_error_t *err)
+{
+    const fm_workflow_t *workflow =
+        fm_state_run(control->fabric->state, run)->workflow;
+    uint64_t memory_bytes = 0;
+
+    for (size_t i = 0; i < fm_workflow_node_count(workflow); i++) {
+        fm_batch_info_t info = {0};
+        fm_needs_read(fm_workflow_node(workflow, i)->spec, &info);
+        memory_bytes =
+            info.memory_bytes > memory_bytes ? info.memory_bytes : memory_bytes;
+    }
+    return fm_place_workflow_put(control->place, run, memory_bytes, err);
+}
+
+/* Refuse what the queue quota of its tenant does not allow: a node is an item
+ * at the least. */
+static fm_status_t check_quota(const fm_control_t *control, const char *text,
+                               size_t len, const char *file, fm_error_t *err)
+{
+    const fm_tenants_t *tenants = fm_pool_tenants(control->pool);
+    const fm_config_t *config = control->config;
+    fm_workflow_t *workflow = NULL;
+    bool any = false;
+    fm_status_t rc = FM_OK;
+
+    for (size_t i = 0; config && i < config->tenant_count; i++) {
+        any = any || config->tenants[i].config.queued_max > 0;
+    }
+    if (!any || (rc = fm_workflow_parse(text, len, file, &workflow, err)) < 0) {
+        return rc;
+    }
+    rc = fm_tenants_admit(
+        tenants, fm_tenants_find(tenants, fm_workflow_tenant(workflow)),
+        fm_workflow_node_count(workflow), err);
+    if (rc < 0) {
+        fm_error_wrap(err,
+                      "%s: over the quota of queued work (queued_max in "
+                      "%s)",
+                      file, config->file);
+    }
+    fm_workflow_destroy(workflow);
+    return rc;
+}
+
 static fm_status_t submit_new(fm_control_t *control, const char *text,
                               size_t len, const char *file, fm_json_t *files,
                               fm_error_t *err)
@@ -352,8 +432,11 @@ fm_status_t fm_control_submit(fm_control_t *control, const char *text,
         return FM_OK;
     }
     uint32_t index = fm_state_run_count(control->fabric->state);
-    rc = submit_new(control, text, len, file, files, err);
-    if (rc >= 0) {
+    if ((rc = check_quota(control, text, len, file, err)) < 0) {
+        return rc;
+    }
+    if ((rc = submit_new(control, text, len, file, files, err)) >= 0 &&
+        (rc = workflow_put(control, index, err)) >= 0) {
         *run_out = index;
         notices_drain(control);
     }
@@ -445,6 +528,15 @@ fm_status_t fm_control_open(fm_reactor_t *reactor, fm_link_t *link,
         return rc;
     }
     control->fabric = fabric;
+    for (uint32_t i = 0; rc >= 0 && i < fm_state_run_count(fabric->state);
+         i++) {
+        rc = workflow_put(control, i, err);
+    }
+    if (rc < 0) {
+        control->fabric = NULL; /* the caller's, on failure */
+        (void)fm_control_close(control, NULL);
+        return rc;
+    }
     fm_link_handler_t handler = {fm_control_on_message, fm_control_on_peer,
                                  control};
     fm_link_handle(link, &handler);
@@ -482,6 +574,9 @@ fm_status_t fm_control_close(fm_control_t *control, fm_error_t *err)
     }
     free(control->workers);
     free(control->gone);
+    free(control->told);
+    free(control->deferred);
+    free(control->staged);
     free(control->expansions);
     free(control->waiting);
     for (size_t i = 0; i < control->result_count; i++) {

@@ -27,6 +27,10 @@ typedef struct fm_control_events {
     /** Progress of a running item: fraction 0 … 1, metrics may be empty. */
     void (*on_progress)(void *ctx, const fm_run_t *run, uint32_t node,
                         double fraction, const char *metrics);
+    /** A node waits for what will not come by itself: memory, a kind of
+     *  device, a task type; the text has the numbers. */
+    void (*on_wait)(void *ctx, const fm_run_t *run, uint32_t node,
+                    const char *text);
     /** A workflow reached an end state, durably. */
     void (*on_run)(void *ctx, const fm_run_t *run);
     /** A worker joined or was lost. */

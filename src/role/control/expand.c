@@ -376,6 +376,120 @@ static fm_status_t load_start(fm_control_t *control, uint32_t run,
     return FM_OK;
 }
 
+/* --- queue quotas --------------------------------------------------------- */
+
+/* Of one flush: deferred nodes that are looked at again. */
+#define RETRY_MAX 256u
+
+static uint32_t tenant_of(const fm_control_t *control, uint32_t run)
+{
+    fm_pool_workflow_t info = {0};
+
+    (void)!fm_pool_workflow_get(control->pool, run, &info);
+    return info.tenant_id;
+}
+
+static uint64_t staged_of(const fm_control_t *control, uint32_t tenant)
+{
+    return tenant < control->staged_tenants ? control->staged[tenant] : 0;
+}
+
+static fm_status_t staged_add(fm_control_t *control, uint32_t tenant,
+                              size_t count, fm_error_t *err)
+{
+    size_t need = (size_t)tenant + 1;
+
+    if (need > control->staged_tenants) {
+        uint64_t *grown =
+            fm_realloc(control->staged, need, sizeof(*control->staged));
+        if (!grown) {
+            return fm_no_memory(err);
+        }
+        memset(grown + control->staged_tenants, 0,
+               (need - control->staged_tenants) * sizeof(*grown));
+        control->staged = grown;
+        control->staged_tenants = need;
+    }
+    control->staged[tenant] += count;
+    return FM_OK;
+}
+
+void fm_control_staged_end(fm_control_t *control, uint32_t run, size_t count)
+{
+    uint32_t tenant = tenant_of(control, run);
+    uint64_t staged = staged_of(control, tenant);
+
+    if (staged > 0) {
+        control->staged[tenant] -= count < staged ? count : staged;
+    }
+}
+
+static bool admitted(const fm_control_t *control, uint32_t tenant, size_t count,
+                     fm_error_t *err)
+{
+    return fm_tenants_admit(fm_pool_tenants(control->pool), tenant,
+                            count + staged_of(control, tenant), err) >= 0;
+}
+
+enum admission { ADMITTED, DEFERRED, REFUSED };
+
+/* Whether @p count items of a node may be queued: now, once others of the
+ * tenant have settled, or never. */
+static enum admission admit(fm_control_t *control, uint32_t run, uint32_t node,
+                            size_t count, fm_error_t *err)
+{
+    uint32_t tenant = tenant_of(control, run);
+    fm_tenant_info_t info = {0};
+
+    (void)!fm_tenants_get(fm_pool_tenants(control->pool), tenant, &info);
+    if (admitted(control, tenant, count, err)) {
+        if (staged_add(control, tenant, count, err) < 0) {
+            fm_control_fatal(control, err);
+        }
+        return ADMITTED;
+    }
+    if (count > info.config.queued_max) {
+        (void)fm_error_set(err, FM_ERR_LIMIT,
+                           "its %zu items are more than tenant %s may have "
+                           "queued at once, %llu (queued_max): split the node, "
+                           "or raise the quota",
+                           count, info.name,
+                           (unsigned long long)info.config.queued_max);
+        return REFUSED;
+    }
+    if (fm_grow(&control->deferred, &control->deferred_capacity,
+                control->deferred_count, sizeof(*control->deferred), err) < 0) {
+        fm_control_fatal(control, err);
+        return DEFERRED;
+    }
+    control->deferred[control->deferred_count++] =
+        (struct deferred){run, node, tenant, count};
+    return DEFERRED;
+}
+
+void fm_control_deferred_retry(fm_control_t *control, bool all)
+{
+    size_t seen = control->deferred_count;
+    size_t kept = 0;
+
+    if (!all && seen > RETRY_MAX) {
+        seen = RETRY_MAX;
+    }
+    for (size_t i = 0; i < seen; i++) {
+        struct deferred *one = &control->deferred[i];
+        if (admitted(control, one->tenant, one->count, NULL)) {
+            fm_control_expand_later(control, one->run, one->node);
+        } else {
+            control->deferred[kept++] = *one;
+        }
+    }
+    if (kept < seen) {
+        memmove(control->deferred + kept, control->deferred + seen,
+                (control->deferred_count - seen) * sizeof(*control->deferred));
+        control->deferred_count -= seen - kept;
+    }
+}
+
 /* --- one node ------------------------------------------------------------- */
 
 #define MISSING_MAX 64u /* loaded a round; more take more rounds */
@@ -456,6 +570,14 @@ static void expand_one(fm_control_t *control, uint32_t run, uint32_t node)
             }
         }
         goto out;
+    }
+    if (rc >= 0 && met) {
+        size_t count = fm_json_len(work.items);
+        enum admission admission = admit(control, run, node, count, &err);
+        if (admission == DEFERRED) {
+            goto out;
+        }
+        rc = admission == REFUSED ? err.status : rc;
     }
     if (!mark_set(control, run, node, MARK_STAGED)) {
         goto out;

@@ -26,6 +26,9 @@ struct fm_state {
     size_t lease_count;
     size_t lease_capacity;
     fm_map_t *batch_index; /* batch key → index in batches */
+    fm_wait_record_t *waits;
+    size_t wait_count;
+    size_t wait_capacity;
     struct batch *batches;
     size_t batch_count;
     size_t batch_capacity;

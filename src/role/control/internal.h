@@ -26,7 +26,7 @@ struct lease {
     uint32_t count;
     uint32_t *workers; /* [gang] held by it, first the one that runs it */
     uint32_t gang;
-    char *placement; /* terms as JSON; sent to the journal once */
+    bool site_wanted; /* where it runs is to be journalled, once */
     int64_t start_wall_ns;
     int64_t expected_end_ns;   /* monotonic */
     double load_s, load_bytes; /* of models, as the executor told */
@@ -62,6 +62,14 @@ struct expansion {
     uint32_t node;
 };
 
+/* A node whose items would be more than its tenant may have queued. */
+struct deferred {
+    uint32_t run;
+    uint32_t node;
+    uint32_t tenant;
+    size_t count;
+};
+
 /* What readers of a finished node see: its result, or why there is none. */
 struct node_result {
     fm_json_t *value;
@@ -90,6 +98,7 @@ struct fm_control {
     size_t record_count;
     size_t record_capacity;
     bool flushing;
+    bool urgent; /* a record waits that somebody acts upon */
 
     /* workers and leases */
     struct worker *workers;
@@ -99,6 +108,10 @@ struct fm_control {
     size_t gone_count;
     size_t gone_capacity;
     uint64_t lease_counter;
+    struct told *told; /* [told_count] by batch key, see why.c */
+    size_t told_count;
+    size_t visit;     /* of the batch keys that wait, the last looked at */
+    size_t looked_at; /* candidates of the last choice */
     bool place_wanted;
     uint64_t wake_timer; /* 0: none */
     int64_t wake_ns;     /* when it is due */
@@ -115,6 +128,11 @@ struct fm_control {
     struct expansion *waiting; /* for results that are being loaded */
     size_t waiting_count;
     size_t waiting_capacity;
+    struct deferred *deferred; /* in the order in which they came */
+    size_t deferred_count;
+    size_t deferred_capacity;
+    uint64_t *staged; /* [staged_tenants] items on their way into the pool */
+    size_t staged_tenants;
     fm_map_t *marks;   /* (run, node, what): under way, see expand.c */
     fm_map_t *results; /* (run, node) → index in result_list */
     struct node_result *result_list;
@@ -129,6 +147,10 @@ struct fm_control {
 
 /** Append a record; it is applied once durable.  A failure is fatal. */
 void fm_control_record(fm_control_t *control, unsigned type,
+                       const uint8_t *bytes, size_t len);
+/** Append a record that nothing waits for: it becomes durable with the next
+ *  one that something does, or with the next beat. */
+void fm_control_remark(fm_control_t *control, unsigned type,
                        const uint8_t *bytes, size_t len);
 /** The control plane cannot go on. */
 void fm_control_fatal(fm_control_t *control, const fm_error_t *err);
@@ -159,6 +181,11 @@ void fm_control_expand_later(fm_control_t *control, uint32_t run,
                              uint32_t node);
 /** Expand what can be expanded; returns how much was done. */
 size_t fm_control_expand_all(fm_control_t *control);
+/** Items of a node are in the pool now, or never will be. */
+void fm_control_staged_end(fm_control_t *control, uint32_t run, size_t count);
+/** Work has settled: expand nodes that waited for the queue quota of their
+ *  tenant, as far as it allows.  @p all: look at all of them, once a beat. */
+void fm_control_deferred_retry(fm_control_t *control, bool all);
 /** Look at every node: after a restart, and after a FORGET. */
 void fm_control_expand_scan(fm_control_t *control);
 /** The result of a finished node is no longer needed in memory. */
@@ -175,6 +202,19 @@ FM_MUST_USE fm_status_t fm_control_stage(fm_control_t *control, uint32_t run,
                                          uint32_t node,
                                          const fm_workflow_work_t *work,
                                          fm_error_t *err);
+
+/* --- why.c ---------------------------------------------------------------- */
+
+/** Candidates of a choice, best first, to call before it is leased; returns
+ *  how many were written. */
+size_t fm_control_look(fm_control_t *control, const fm_place_choice_t *choice,
+                       int64_t now, fm_sched_candidate_t *list, size_t cap);
+/** Journal why a lease was given. */
+void fm_control_why_placed(fm_control_t *control, const struct lease *lease,
+                           const fm_place_choice_t *choice,
+                           const fm_sched_candidate_t *list, size_t count);
+/** Once a beat: journal what batch keys wait for, where that is news. */
+void fm_control_why_waiting(fm_control_t *control);
 
 /* --- place.c -------------------------------------------------------------- */
 

@@ -24,6 +24,8 @@
 /* What was learned is taken up no more often than this: all estimates are
  * taken anew then. */
 #define LEARN_NS (100 * FM_NS_PER_MS)
+/* Candidates of a choice that are looked at for its record. */
+#define LOOK_MAX 24u
 
 /* --- workers -------------------------------------------------------------- */
 
@@ -147,6 +149,7 @@ static struct lease *lease_make(const fm_place_choice_t *choice, uint32_t items,
     memcpy(lease->workers, choice->workers,
            choice->gang * sizeof(*lease->workers));
     lease->gang = choice->gang;
+    lease->site_wanted = true;
     lease->count = items;
     lease->start_wall_ns = fm_clock_wall_ns();
     lease->expected_end_ns = now + (int64_t)(choice->seconds * 1e9);
@@ -183,9 +186,6 @@ static struct lease *lease_take(fm_control_t *control,
     for (uint32_t i = 0; i < info.items; i++) {
         (void)fm_pool_lease_item(control->pool, number, i, &lease->refs[i]);
     }
-    fm_json_t *terms = fm_sched_terms_json(&choice->terms);
-    lease->placement = terms ? fm_json_canonical(terms) : NULL;
-    fm_json_drop(terms);
     return lease;
 }
 
@@ -253,6 +253,8 @@ static bool place_one(fm_control_t *control, const fm_place_choice_t *choice,
     const fm_batch_info_t *info =
         fm_state_batch(control->fabric->state, &choice->batch_key);
     fm_error_t err = {0};
+    fm_sched_candidate_t others[LOOK_MAX];
+    size_t count = fm_control_look(control, choice, now, others, LOOK_MAX);
     struct lease *lease =
         worker->lease || !info ? NULL : lease_take(control, choice, now);
 
@@ -261,6 +263,7 @@ static bool place_one(fm_control_t *control, const fm_place_choice_t *choice,
     }
     worker->lease = lease;
     gang_busy(control, lease, lease->expected_end_ns);
+    fm_control_why_placed(control, lease, choice, others, count);
     if (lease_send(control, worker, lease, &choice->terms, info, &err) < 0) {
         fm_control_lease_drop(control, worker, FM_POOL_END_DRAINED);
         return false;

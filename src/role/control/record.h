@@ -26,7 +26,9 @@ typedef enum fm_record_type {
     FM_RECORD_RESULT = 20,    /**< a worker settled items */
     FM_RECORD_FORGET = 21, /**< an output is lost: its key is unknown again */
     FM_RECORD_CANCEL = 22, /**< a workflow was cancelled */
-    FM_RECORD_CHECKPOINT = 23 /**< where a long item can resume */
+    FM_RECORD_CHECKPOINT = 23, /**< where a long item can resume */
+    FM_RECORD_PLACE = 24,      /**< a lease was given, and why (decision.h) */
+    FM_RECORD_WAIT = 25        /**< why a batch key waits (decision.h) */
 } fm_record_type_t;
 
 /** Text that need not end in NUL. */

@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "plan/key/key.h"
+#include "role/control/decision.h"
+#include "role/control/explain.h"
 
 /* Sharers listed by name in a lineage record; the count is always whole. */
 #define SHARERS_MAX 64u
@@ -163,6 +165,9 @@ fm_status_t fm_report_run(fm_fabric_t *fabric, const fm_run_t *run,
          set(report, "state", fm_json_string(fm_pool_state_name(info.state))) &&
          set(report, "nodes", fm_json_keep(nodes)) &&
          set(report, "operators", operators_json(&info)) &&
+         set(report, "policy", fm_json_string(run->policy)) &&
+         set(report, "account",
+             fm_explain_tenant(fm_pool_tenants(pool), info.tenant_id)) &&
          set(report, "metrics", fm_json_keep(metrics)) &&
          set(report, "trials", fm_json_keep(trials));
     fm_json_drop(nodes);
@@ -214,11 +219,32 @@ fm_status_t fm_report_items(fm_fabric_t *fabric, const fm_run_t *run,
 
 /* --- lineage -------------------------------------------------------------- */
 
+/* The terms, of its PLACE record; before there were any, RESULT had them. */
+static fm_json_t *placement_json(const fm_lease_record_t *lease)
+{
+    fm_json_t *old = parse_or_null(lease->placement);
+    fm_decision_t decision;
+    fm_json_t *terms = NULL;
+
+    if (!lease->decision ||
+        fm_decision_decode(lease->decision, lease->decision_len, &decision,
+                           NULL) < 0 ||
+        decision.candidate_count == 0) {
+        return old;
+    }
+    terms = fm_decision_terms_json(&decision.candidates[0].terms);
+    if (terms && fm_json_get(old, "on")) {
+        (void)!fm_json_set(terms, "on", fm_json_keep(fm_json_get(old, "on")));
+    }
+    fm_json_drop(old);
+    return terms;
+}
+
 static bool set_execution(fm_json_t *object, const fm_lease_record_t *lease)
 {
     char when[32] = "";
 
-    if (!lease) {
+    if (!lease || !lease->worker) { /* none, or no result yet */
         return set(object, "execution", fm_json_null());
     }
     fm_clock_format(lease->start_ns, when, sizeof(when));
@@ -235,7 +261,7 @@ static bool set_execution(fm_json_t *object, const fm_lease_record_t *lease)
         set(run, "cpu_seconds", fm_json_real(lease->cpu_seconds * share)) &&
         set(run, "joules", fm_json_real(lease->joules * share)) &&
         set(run, "dollars", fm_json_real(lease->dollars * share)) &&
-        set(run, "placement", parse_or_null(lease->placement)) &&
+        set(run, "placement", placement_json(lease)) &&
         set(object, "execution", fm_json_keep(run));
     fm_json_drop(run);
     return ok;
@@ -442,6 +468,35 @@ static void difference_add(void *ctx, const char *path, const fm_json_t *a,
     fm_json_drop(row);
 }
 
+static fm_json_t *isolation_json(const fm_report_item_t *at)
+{
+    static const char *const scopes[] = {
+        [FM_ISOLATION_NONE] = "none",
+        [FM_ISOLATION_WORKFLOW] = "workflow",
+        [FM_ISOLATION_ACTION] = "workflow and node",
+        [FM_ISOLATION_NODE] = "workflow and node"};
+    char *text =
+        fm_asprintf("policy %s: shares %s%s", at->run->policy,
+                    at->run->isolation ? "nothing outside its " : "everything",
+                    at->run->isolation ? scopes[at->run->isolation] : "");
+    fm_json_t *json = text ? fm_json_string(text) : NULL;
+
+    free(text);
+    return json;
+}
+
+/* Equal content, and keys that differ: a policy that does not share. */
+static void isolation_add(const fm_report_item_t *items,
+                          struct differences *differences)
+{
+    fm_json_t *a = isolation_json(&items[0]);
+    fm_json_t *b = isolation_json(&items[1]);
+
+    difference_add(differences, "isolation", a, b);
+    fm_json_drop(a);
+    fm_json_drop(b);
+}
+
 fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
                            fm_json_t **report_out, fm_error_t *err)
 {
@@ -459,6 +514,11 @@ fm_status_t fm_report_miss(fm_fabric_t *fabric, const fm_report_item_t *items,
         rc = fm_key_explain(texts[0], texts[1],
                             differences.list ? difference_add : NULL,
                             &differences, &count, err);
+    }
+    if (rc >= 0 && differences.list && count == 0 &&
+        !fm_digest_equal(&info[0].key, &info[1].key)) {
+        isolation_add(items, &differences);
+        count++;
     }
     if (rc >= 0 &&
         (!report || !differences.list || differences.failed ||

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "io/wire/wire.h"
 #include "role/control/internal.h"
@@ -49,6 +50,7 @@ static void staged_record(struct staged *staged)
     fm_control_t *control = staged->control;
     fm_record_expand_t record = {.workflow = staged->run,
                                  .node = staged->node,
+                                 .wall_ns = fm_clock_wall_ns(),
                                  .params = {"", 0},
                                  .hints = {"", 0}};
     fm_buf_t items = {0};
@@ -177,6 +179,7 @@ static void staged_done(void *ctx, fm_status_t status, const fm_error_t *err)
     } else {
         fm_error_t cause = *err;
         fm_error_wrap(&cause, "store the inputs");
+        fm_control_staged_end(staged->control, staged->run, staged->count);
         fm_control_node_fail(staged->control, staged->run, staged->node,
                              cause.text);
     }

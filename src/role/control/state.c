@@ -92,7 +92,12 @@ void *fm_state_destroy(fm_state_t *state)
         free(state->leases[i].worker);
         free(state->leases[i].device);
         free(state->leases[i].placement);
+        free(state->leases[i].decision);
     }
+    for (size_t i = 0; i < state->wait_count; i++) {
+        free(state->waits[i].bytes);
+    }
+    free(state->waits);
     free(state->runs);
     free(state->leases);
     free(state->batches);
@@ -160,6 +165,37 @@ const fm_lease_record_t *fm_state_lease(const fm_state_t *state, uint64_t lease)
     const uint64_t *index = fm_map_get(state->lease_index, &key);
 
     return index ? &state->leases[*index] : NULL;
+}
+
+size_t fm_state_lease_count(const fm_state_t *state)
+{
+    return state->lease_count;
+}
+
+const fm_lease_record_t *fm_state_lease_at(const fm_state_t *state,
+                                           size_t position)
+{
+    return &state->leases[position];
+}
+
+const fm_wait_record_t *fm_state_wait_next(const fm_state_t *state,
+                                           const fm_digest_t *batch_key,
+                                           size_t *cursor)
+{
+    const uint64_t *index = fm_map_get(state->batch_index, batch_key);
+
+    while (index && *cursor < state->wait_count) {
+        const fm_wait_record_t *wait = &state->waits[(*cursor)++];
+        if (wait->batch == *index) {
+            return wait;
+        }
+    }
+    return NULL;
+}
+
+size_t fm_state_batch_count(const fm_state_t *state)
+{
+    return state->batch_count;
 }
 
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,

@@ -62,7 +62,16 @@ typedef struct fm_lease_record {
     double dollars;
     uint32_t items;
     uint32_t device_class; /**< of plan/cost */
+    uint8_t *decision;     /**< its PLACE record (decision.h), or NULL */
+    size_t decision_len;
 } fm_lease_record_t;
+
+/** A WAIT record (decision.h) of a batch key. */
+typedef struct fm_wait_record {
+    uint32_t batch;
+    uint8_t *bytes;
+    size_t len;
+} fm_wait_record_t;
 
 /** What the items of one batch key have in common. */
 typedef struct fm_batch_info {
@@ -107,6 +116,17 @@ fm_run_t *fm_state_find(const fm_state_t *state, const char *name);
 /** NULL when unknown. */
 const fm_lease_record_t *fm_state_lease(const fm_state_t *state,
                                         uint64_t lease);
+/** Leases in the order in which they were given; position < count. */
+size_t fm_state_lease_count(const fm_state_t *state);
+const fm_lease_record_t *fm_state_lease_at(const fm_state_t *state,
+                                           size_t position);
+/** WAIT records of @p batch_key in the order of time, from *cursor (at first
+ *  0) on; NULL when there are no more. */
+const fm_wait_record_t *fm_state_wait_next(const fm_state_t *state,
+                                           const fm_digest_t *batch_key,
+                                           size_t *cursor);
+/** Batch keys known; their ids in the pool are below it. */
+size_t fm_state_batch_count(const fm_state_t *state);
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
                                       const fm_digest_t *batch_key);
 /** Take a batch key that is new, or whose needs have grown, since it was last

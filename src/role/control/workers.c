@@ -22,7 +22,6 @@ void *fm_control_lease_destroy(struct lease *lease)
     if (lease) {
         free(lease->refs);
         free(lease->workers);
-        free(lease->placement);
         free(lease);
     }
     return NULL;
@@ -178,6 +177,11 @@ void fm_control_tick(void *ctx)
             (void)!fm_control_send(control, worker->peer, &alive, NULL);
         }
     }
+    if (!control->closing) {
+        fm_control_why_waiting(control);
+        fm_control_deferred_retry(control, true);
+    }
+    control->urgent = control->urgent || control->record_count > 0;
     control->place_wanted = true; /* waiting batches age */
 }
 
@@ -462,7 +466,7 @@ static void add_entry(fm_buf_t *entries, const struct lease *lease,
     fm_record_entry_add(entries, &entry);
 }
 
-/* The placement of the lease and where it ran; NULL once that was said. */
+/* Where the lease ran; NULL once that was said. */
 static char *site_note(const struct worker *worker)
 {
     const struct lease *lease = worker->lease;
@@ -471,7 +475,7 @@ static char *site_note(const struct worker *worker)
                                  .load_s = lease->load_s,
                                  .load_bytes = lease->load_bytes};
 
-    return lease->placement ? fm_work_site_note(lease->placement, &site) : NULL;
+    return lease->site_wanted ? fm_work_site_note("", &site) : NULL;
 }
 
 static void record_result(fm_control_t *control, struct worker *worker,
@@ -512,8 +516,7 @@ static void record_result(fm_control_t *control, struct worker *worker,
         fm_control_fatal(control, &err);
     } else {
         fm_control_record(control, FM_RECORD_RESULT, buf.data, buf.len);
-        free(lease->placement);
-        lease->placement = NULL;
+        lease->site_wanted = false;
     }
     free(placement);
     fm_buf_fini(&entries);

@@ -35,6 +35,9 @@ typedef struct fm_launch_options {
     uint32_t workers;         /**< embedded; 0: one a core */
     const char *executor; /**< command line of the executor, split at blanks;
                                NULL: flowmesh-engine beside this program */
+    const char *listen;   /**< for cells that join: an interface, "auto" or
+                               "off"; NULL: $FLOWMESH_LISTEN, else "auto" in a
+                               Slurm job and "off" elsewhere */
     bool is_volatile;     /**< keep no journal: for benchmarks */
     /** Before anything runs, once a workflow: the fabric in use, the run and
      *  what it holds. */
@@ -73,6 +76,21 @@ typedef enum fm_launch_outcome {
  */
 fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
                                   fm_error_t *err);
+
+typedef struct fm_join_options {
+    const char *fabric_dir; /**< NULL: $FLOWMESH_FABRIC, else the latest */
+    const char *executor;   /**< as fm_launch_options_t */
+    double wait_s;          /**< for a control plane to be there, each time */
+} fm_join_options_t;
+
+/**
+ * Be a worker of a fabric whose control plane runs elsewhere, until it says
+ * goodbye or a signal comes.  One that vanishes is
+ * waited for: its next instance is joined.
+ * @param err  [out] why, unless FM_LAUNCH_DONE.
+ */
+fm_launch_outcome_t fm_launch_join(const fm_join_options_t *opts,
+                                   fm_error_t *err);
 
 /**
  * Read the configuration of a fabric (docs/spec/fabric.md).
