@@ -81,8 +81,11 @@ static double drain(fm_pool_t *pool)
     fm_pool_batch_t batch;
     fm_pool_ref_t ref;
 
-    while (fm_pool_batch_count(pool) > 0) {
-        fm_pool_batch_at(pool, 0, &batch);
+    for (uint32_t id = 0; id < fm_pool_batch_ids(pool);) {
+        if (!fm_pool_batch_get(pool, id, &batch)) {
+            id++;
+            continue;
+        }
         fm_pool_event_t event = {.kind = FM_POOL_LEASE,
                                  .lease = {.lease = ++lease_number,
                                            .batch_key = batch.key,
@@ -103,7 +106,7 @@ static double drain(fm_pool_t *pool)
 
 static double decisions(const fm_pool_t *pool, uint32_t worker_count)
 {
-    size_t n = fm_pool_batch_count(pool);
+    size_t n = fm_pool_batch_ids(pool); /* all have ready work */
     fm_sched_batch_t *batches = fm_calloc(n, sizeof(*batches));
     fm_sched_worker_t *workers = fm_calloc(worker_count, sizeof(*workers));
     fm_sched_choice_t *choices = fm_calloc(n + worker_count, sizeof(*choices));
@@ -123,7 +126,7 @@ static double decisions(const fm_pool_t *pool, uint32_t worker_count)
     for (; rounds < 20 || seconds_since(start_ns) < 0.1; rounds++) {
         for (size_t i = 0; i < n; i++) {
             fm_pool_batch_t b;
-            fm_pool_batch_at(pool, i, &b);
+            (void)fm_pool_batch_get(pool, (uint32_t)i, &b);
             batches[i] = (fm_sched_batch_t){.key = b.key,
                                             .ready = b.ready,
                                             .size_max = LEASE,

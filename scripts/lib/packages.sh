@@ -14,7 +14,9 @@ ninja-build           # generator of every preset
 pkg-config            # how CMake finds most of the libraries below
 libopenmpi-dev        # MPI: the ranks of one cell
 libhdf5-openmpi-dev   # parallel HDF5: segments of the object store
+libzmq3-dev           # ZeroMQ with CURVE: cells that join
 libhwloc-dev          # cores, memory and devices of a host
+zlib1g-dev            # compressed traces of the simulator
 libjansson-dev        # JSON, fenced into src/base
 libyaml-dev           # workflow files
 libssl-dev            # SHA-256 of objects, keys

@@ -23,13 +23,16 @@ typedef struct fm_cli_option {
 } fm_cli_option_t;
 
 #define FM_CLI_OPTION_MAX 12u
-#define FM_CLI_OPERAND_MAX 4u
+#define FM_CLI_OPERAND_MAX 256u
+#define FM_CLI_MANY_MAX 64u
 
 /** What was given; options by their position in the command's table. */
 typedef struct fm_cli_args {
     const char *options[FM_CLI_OPTION_MAX]; /**< value, "" for a switch */
     const char *operands[FM_CLI_OPERAND_MAX];
     size_t operand_count;
+    const char *many[FM_CLI_MANY_MAX]; /**< values of command->many */
+    size_t many_count;
 } fm_cli_args_t;
 
 typedef struct fm_cli_command {
@@ -41,17 +44,20 @@ typedef struct fm_cli_command {
     const char *text;    /**< a paragraph for help and the man page */
     const fm_cli_option_t *options;
     size_t option_count;
+    const char *many; /**< the option that may be given several times */
     int (*run)(const fm_cli_args_t *args);
 } fm_cli_command_t;
 
 /* One file a command group; the table of all is in main.c. */
 extern const fm_cli_command_t fm_cli_run;
+extern const fm_cli_command_t fm_cli_join;
 extern const fm_cli_command_t fm_cli_validate;
 extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
 extern const fm_cli_command_t fm_cli_explain;
 extern const fm_cli_command_t fm_cli_explain_miss;
 extern const fm_cli_command_t fm_cli_tenants;
+extern const fm_cli_command_t fm_cli_sim;
 extern const fm_cli_command_t fm_cli_cas_stat;
 extern const fm_cli_command_t fm_cli_cas_ls;
 extern const fm_cli_command_t fm_cli_cas_get;

@@ -13,12 +13,13 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,          &fm_cli_validate,   &fm_cli_result,
-    &fm_cli_lineage,      &fm_cli_explain,    &fm_cli_explain_miss,
-    &fm_cli_tenants,      &fm_cli_cas_stat,   &fm_cli_cas_ls,
-    &fm_cli_cas_get,      &fm_cli_cas_verify, &fm_cli_model_import,
-    &fm_cli_model_export, &fm_cli_model_ls,   &fm_cli_model_show,
-    &fm_cli_model_rm,     &fm_cli_devices,
+    &fm_cli_run,          &fm_cli_join,         &fm_cli_validate,
+    &fm_cli_result,       &fm_cli_lineage,      &fm_cli_explain,
+    &fm_cli_explain_miss, &fm_cli_tenants,      &fm_cli_sim,
+    &fm_cli_cas_stat,     &fm_cli_cas_ls,       &fm_cli_cas_get,
+    &fm_cli_cas_verify,   &fm_cli_model_import, &fm_cli_model_export,
+    &fm_cli_model_ls,     &fm_cli_model_show,   &fm_cli_model_rm,
+    &fm_cli_devices,
 };
 
 static const char about[] =
@@ -169,7 +170,9 @@ static int completion(void)
     (void)printf("_flowmesh() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n"
                  "  local words\n  case \"${COMP_WORDS[*]:1:2}\" in\n");
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
-        (void)printf("  \"%s\"*) words=\"--help", commands[i]->name);
+        /* the blank: "explain" must not be taken for "explain-miss" */
+        (void)printf("  \"%s%s\"*) words=\"--help", commands[i]->name,
+                     strchr(commands[i]->name, ' ') ? "" : " ");
         for (size_t k = 0; k < commands[i]->option_count; k++) {
             (void)printf(" --%s", commands[i]->options[k].name);
         }
@@ -218,6 +221,13 @@ static int parse_option(const fm_cli_command_t *command, char **argv,
         } else {
             return fm_cli_fail(FM_EXIT_USAGE, "--%s wants a value: %s",
                                option->name, option->value);
+        }
+        if (command->many && strcmp(option->name, command->many) == 0) {
+            if (args->many_count == FM_CLI_MANY_MAX) {
+                return fm_cli_fail(FM_EXIT_USAGE, "--%s more than %u times",
+                                   option->name, FM_CLI_MANY_MAX);
+            }
+            args->many[args->many_count++] = args->options[i];
         }
         return FM_EXIT_OK;
     }

@@ -29,6 +29,9 @@ static const fm_cli_option_t options[] = {
      "for comparison, of batching, locality, consolidation, fair_share, "
      "sharing"},
     {"workers", "N", "embedded workers; default one a core"},
+    {"listen", "INTERFACE",
+     "let `flowmesh join` in other jobs work for this run: an interface, auto "
+     "or off; default $FLOWMESH_LISTEN, else auto in a Slurm job"},
     {"executor", "COMMAND", "the executor to run; default flowmesh-engine"},
     {"json", NULL, "print one JSON object at the end"},
     {"quiet", NULL, "no progress"},
@@ -41,8 +44,8 @@ static const fm_cli_option_t options[] = {
 struct run {
     bool json;
     bool quiet;
+    bool many; /* more than one workflow */
     const fm_fabric_t *fabric;
-    uint32_t index;
     int64_t start_ns;
     int64_t progress_ns; /* of the last progress line */
 };
@@ -61,7 +64,6 @@ static void on_start(void *ctx, const fm_fabric_t *fabric,
     fm_pool_workflow_t info = {0};
 
     run->fabric = fabric;
-    run->index = state->index;
     run->start_ns = fm_clock_mono_ns();
     if (run->quiet) {
         return;
@@ -87,7 +89,7 @@ static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
     const struct run *run = ctx;
     fm_pool_node_t info = {0};
 
-    if (run->quiet || state->index != run->index) {
+    if (run->quiet) {
         return;
     }
     (void)!fm_pool_node_get(fm_state_pool(run->fabric->state), state->index,
@@ -99,8 +101,9 @@ static void on_node(void *ctx, const fm_run_t *state, uint32_t node)
         info.state == FM_POOL_DONE) {
         return; /* its owner is told of; an iteration is seen by its progress */
     }
-    (void)fprintf(stderr, "[%7.1fs] %-9s %-48s %u ran, %u shared\n",
+    (void)fprintf(stderr, "[%7.1fs] %-9s %s%s%-48s %u ran, %u shared\n",
                   elapsed(run), fm_pool_state_name(info.state),
+                  run->many ? state->id : "", run->many ? "/" : "",
                   fm_workflow_node(state->workflow, node)->name, info.ran,
                   info.shared);
     if (info.state == FM_POOL_FAILED && state->errors[node]) {
@@ -342,23 +345,60 @@ static void print_table(const fm_json_t *report)
                  (long long)fm_json_get_int(operators, "shared", 0));
 }
 
-static void on_end(void *ctx, fm_fabric_t *fabric, const fm_run_t *state,
-                   double seconds)
+static fm_json_t *report_of(fm_fabric_t *fabric, const fm_launch_run_t *run,
+                            fm_error_t *err)
+{
+    fm_json_t *report = NULL;
+
+    if (fm_report_run(fabric, run->run, &report, err) < 0 ||
+        fm_json_set(report, "seconds", fm_json_real(run->seconds)) < 0 ||
+        fm_json_set(report, "fabric", fm_json_string(fabric->dir)) < 0) {
+        fm_json_drop(report);
+        return NULL;
+    }
+    return report;
+}
+
+/* One workflow's report alone, several in a list with the time of all. */
+static void on_end(void *ctx, fm_fabric_t *fabric, const fm_launch_run_t *runs,
+                   size_t count, double seconds)
 {
     const struct run *run = ctx;
+    fm_json_t *all = fm_json_object();
+    fm_json_t *list = fm_json_array();
     fm_json_t *report = NULL;
     fm_error_t err = {0};
+    bool ok = all && list;
 
-    if (fm_report_run(fabric, state, &report, &err) < 0 ||
-        fm_json_set(report, "seconds", fm_json_real(seconds)) < 0 ||
-        fm_json_set(report, "fabric", fm_json_string(fabric->dir)) < 0) {
-        (void)fm_cli_fail(FM_EXIT_FAILED, "report: %s", err.text);
-    } else if (run->json) {
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = (report = report_of(fabric, &runs[i], &err)) != NULL;
+        if (ok && !run->json) {
+            (void)printf("%s", i > 0 ? "\n" : "");
+            print_table(report);
+        }
+        if (ok && run->many) {
+            ok = fm_json_append(list, report) >= 0;
+            report = NULL; /* the list has it, whether it was pushed or not */
+        }
+    }
+    if (ok && run->json && !run->many) {
         (void)fm_cli_print_json(report);
-    } else {
-        print_table(report);
+    } else if (ok && run->json) {
+        ok = fm_json_set(all, "workflows", list) >= 0 &&
+             fm_json_set(all, "seconds", fm_json_real(seconds)) >= 0 &&
+             fm_json_set(all, "fabric", fm_json_string(fabric->dir)) >= 0;
+        list = NULL; /* as above */
+        if (ok) {
+            (void)fm_cli_print_json(all);
+        }
+    }
+    if (!ok) {
+        (void)fm_cli_fail(FM_EXIT_FAILED, "report: %s",
+                          err.status < 0 ? err.text : "out of memory");
     }
     fm_json_drop(report);
+    fm_json_drop(list);
+    fm_json_drop(all);
 }
 
 /* --- command -------------------------------------------------------------- */
@@ -397,13 +437,16 @@ static int run_workflow(const fm_cli_args_t *args)
     struct run run = {
         .json = fm_cli_option(args, &fm_cli_run, "json") != NULL,
         .quiet = fm_cli_option(args, &fm_cli_run, "quiet") != NULL,
+        .many = args->operand_count > 1,
     };
     fm_launch_options_t opts = {
-        .file = args->operands[0],
+        .files = args->operands,
+        .file_count = args->operand_count,
         .config = fm_cli_option(args, &fm_cli_run, "config"),
         .policy = fm_cli_option(args, &fm_cli_run, "policy"),
         .without = fm_cli_option(args, &fm_cli_run, "without"),
         .fabric_dir = fm_cli_option(args, &fm_cli_run, "fabric"),
+        .listen = fm_cli_option(args, &fm_cli_run, "listen"),
         .executor = fm_cli_option(args, &fm_cli_run, "executor"),
         .is_volatile = fm_cli_option(args, &fm_cli_run, "volatile") != NULL,
         .on_start = on_start,
@@ -436,15 +479,15 @@ static int run_workflow(const fm_cli_args_t *args)
 
 const fm_cli_command_t fm_cli_run = {
     .name = "run",
-    .operands = "FILE",
+    .operands = "FILE...",
     .operand_min = 1,
-    .operand_max = 1,
-    .summary = "run a workflow to its end",
-    .text = "Run the workflow in FILE (- is standard input): embedded when "
-            "started alone, over MPI under mpirun or srun.  A run that was "
-            "killed goes on where it stopped when the same command is given "
-            "again; work that the fabric has done before is shared, not "
-            "repeated.",
+    .operand_max = FM_CLI_OPERAND_MAX,
+    .summary = "run workflows to their end",
+    .text = "Run the workflow in FILE (- is standard input), or several at "
+            "once: embedded when started alone, over MPI under mpirun or "
+            "srun.  A run that was killed goes on where it stopped when the "
+            "same command is given again; work that the fabric has done "
+            "before, or does for another workflow, is shared, not repeated.",
     .options = options,
     .option_count = sizeof(options) / sizeof(options[0]),
     .run = run_workflow,

@@ -20,8 +20,9 @@ IMPURE = {"time.h", "pthread.h", "unistd.h", "fcntl.h", "threads.h", "mpi.h",
           "base/file.h", "base/log.h"}
 STANDARD = {  # C17, POSIX and Linux: no fence
     "assert.h", "ctype.h", "dirent.h", "dlfcn.h", "errno.h", "fcntl.h",
-    "float.h", "ftw.h", "getopt.h", "inttypes.h", "limits.h", "locale.h",
-    "math.h", "poll.h", "pthread.h", "pwd.h", "sched.h", "semaphore.h",
+    "float.h", "ftw.h", "getopt.h", "ifaddrs.h", "inttypes.h", "limits.h",
+    "locale.h",
+    "math.h", "netdb.h", "poll.h", "pthread.h", "pwd.h", "sched.h", "semaphore.h",
     "signal.h", "spawn.h", "stdalign.h", "stdarg.h", "stdatomic.h",
     "stdbool.h", "stddef.h", "stdint.h", "stdio.h", "stdlib.h", "string.h",
     "strings.h", "termios.h", "threads.h", "time.h", "unistd.h", "wchar.h",
@@ -50,7 +51,7 @@ def owner(path, modules):
 def check_include(name, header, module, modules, errors):
     if module["pure"] and header in IMPURE:
         errors.append(f"{name}: {header}: {module['path']} is pure")
-    if header.startswith(("sys/", "linux/", "netinet/", "arpa/")):
+    if header.startswith(("sys/", "linux/", "net/", "netinet/", "arpa/")):
         return
     if header in STANDARD or header.startswith("flowmesh/"):
         return

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The contract of io/link, over the carrier named by the argument: loop, chaos
- * (with no faults) or mpi (under mpirun).
+ * (with no faults), zmq, mux (one peer over loop, one over zmq) or mpi (under
+ * mpirun).
  *
  * Every test is symmetric: all endpoints of this process run the same steps
- * over a link of their own, and each sends to every other.  `loop` and `chaos`
- * have all endpoints here, `mpi` has one a process.  A test ends when every
- * endpoint has all it expects, so nothing depends on elapsed time.
+ * over a link of their own, and each sends to every other that it reaches.
+ * All but `mpi` have all endpoints here, `mpi` one a process.
+ * A test ends when every endpoint has all it expects, so nothing depends on
+ * elapsed time.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +32,8 @@ struct endpoint {
     uint32_t down;
 };
 
-static enum { LOOP, CHAOS, MPI } carrier;
+enum carrier { LOOP, CHAOS, ZMQ, MUX, MPI };
+static enum carrier carrier;
 static struct endpoint endpoints[PEER_MAX];
 static uint32_t endpoint_count; /* in this process */
 static uint32_t world;          /* endpoints in all */
@@ -84,7 +87,70 @@ static void on_peer(void *ctx, uint32_t peer, bool up, const char *reason)
     endpoint->down += !up;
 }
 
+static bool star(void)
+{
+    return carrier == ZMQ || carrier == MUX;
+}
+
+/* Endpoints that connected reach the one that listens. */
+static bool reaches(const struct endpoint *endpoint, uint32_t peer)
+{
+    uint32_t self = fm_link_self(endpoint->link);
+
+    return peer != self && (!star() || self == 0 || peer == 0);
+}
+
 /* ---- steps --------------------------------------------------------------- */
+
+static void handle(uint32_t i, fm_link_t *link)
+{
+    const fm_link_handler_t handler = {
+        .on_message = on_message, .on_peer = on_peer, .ctx = &endpoints[i]};
+
+    endpoints[i].link = link;
+    fm_link_handle(link, &handler);
+}
+
+/* One listens on loopback; the others connect in turn, so that their numbers
+ * are known. */
+static void cells_open(const fm_link_options_t *opts, fm_link_t **links)
+{
+    fm_link_zmq_keys_t server;
+    fm_link_zmq_keys_t client;
+    /* nobody here answers while another closes */
+    fm_link_options_t own = opts ? *opts : (fm_link_options_t){0};
+    fm_link_t *listener = NULL;
+    char *bound = NULL;
+    fm_error_t err = {0};
+
+    own.close_ns = 100 * FM_NS_PER_MS;
+    FM_ASSERT_OK(fm_link_zmq_keys_make(&server, &err), &err);
+    FM_ASSERT_OK(fm_link_zmq_keys_make(&client, &err), &err);
+    FM_ASSERT_OK(fm_link_zmq_listen("tcp://127.0.0.1:*", &server,
+                                    client.public_key, &own, &listener, &bound,
+                                    &err),
+                 &err);
+    if (carrier == MUX) {
+        FM_ASSERT_OK(fm_link_loop_create(2, opts, links, &err), &err);
+        FM_ASSERT_OK(fm_link_mux_create(links[0], listener, &links[0], &err),
+                     &err);
+    } else {
+        links[0] = listener;
+    }
+    handle(0, links[0]);
+    for (uint32_t i = carrier == MUX ? 2 : 1; i < world; i++) {
+        FM_ASSERT_OK(fm_link_zmq_connect(bound, server.public_key, &client,
+                                         &own, &links[i], &err),
+                     &err);
+        handle(i, links[i]);
+        for (long polls = 0; !endpoints[i].up && polls < POLL_LIMIT; polls++) {
+            (void)fm_link_poll(links[0]);
+            (void)fm_link_poll(links[i]);
+        }
+        CU_ASSERT_FATAL(endpoints[i].up == 1);
+    }
+    free(bound);
+}
 
 static void links_open(const fm_link_options_t *opts)
 {
@@ -94,6 +160,8 @@ static void links_open(const fm_link_options_t *opts)
     memset(endpoints, 0, sizeof(endpoints));
     if (carrier == MPI) {
         FM_ASSERT_OK(fm_link_mpi_create(opts, &links[0], &err), &err);
+    } else if (star()) {
+        cells_open(opts, links);
     } else {
         FM_ASSERT_OK(fm_link_loop_create(world, opts, links, &err), &err);
     }
@@ -104,12 +172,10 @@ static void links_open(const fm_link_options_t *opts)
                 fm_link_chaos_create(links[i], &no_faults, &links[i], &err),
                 &err);
         }
-        const fm_link_handler_t handler = {
-            .on_message = on_message, .on_peer = on_peer, .ctx = &endpoints[i]};
-        endpoints[i].link = links[i];
-        fm_link_handle(links[i], &handler);
-        CU_ASSERT(fm_link_size(links[i]) == world);
-        CU_ASSERT(fm_link_self(links[i]) == rank + i);
+        handle(i, links[i]);
+        CU_ASSERT(fm_link_size(links[i]) == (star() && i > 0 ? 2 : world));
+        CU_ASSERT(fm_link_self(links[i]) ==
+                  (carrier == MUX && i > 0 ? 1 : rank + i));
     }
 }
 
@@ -136,8 +202,7 @@ static void send_some(struct endpoint *endpoint, uint8_t *bytes, size_t len,
     fm_error_t err = {0};
 
     for (uint32_t peer = 0; peer < world; peer++) {
-        if (peer == fm_link_self(endpoint->link) ||
-            endpoint->next_out[peer] >= target) {
+        if (!reaches(endpoint, peer) || endpoint->next_out[peer] >= target) {
             continue;
         }
         message_fill(bytes, len, endpoint->next_out[peer]);
@@ -153,7 +218,7 @@ static bool all_have(uint64_t target)
 {
     for (uint32_t i = 0; i < endpoint_count; i++) {
         for (uint32_t peer = 0; peer < world; peer++) {
-            if (peer != fm_link_self(endpoints[i].link) &&
+            if (reaches(&endpoints[i], peer) &&
                 (endpoints[i].next_in[peer] < target ||
                  endpoints[i].next_out[peer] < target)) {
                 return false;
@@ -194,7 +259,7 @@ static void test_order_small(void)
     exchange(64, count);
     int64_t taken_ns = fm_clock_mono_ns() - start_ns;
     for (uint32_t i = 0; i < endpoint_count; i++) {
-        CU_ASSERT(endpoints[i].up == world - 1);
+        CU_ASSERT(endpoints[i].up == (star() && i > 0 ? 1 : world - 1));
         /* a process of its own may have ended this test before us */
         CU_ASSERT(carrier == MPI || endpoints[i].down == 0);
         CU_ASSERT(endpoints[i].wrong == 0);
@@ -322,6 +387,11 @@ static void test_drop(void)
     fm_link_drop(endpoints[0].link, 1);
     CU_ASSERT(fm_link_send(endpoints[0].link, 1, "x", 1, &err) ==
               FM_ERR_CLOSED);
+    /* the other end hears of it at once, or when the word has come */
+    for (long polls = 0;
+         carrier == ZMQ && !endpoints[1].down && polls < POLL_LIMIT; polls++) {
+        poll_all();
+    }
     fm_status_t rc = fm_link_send(endpoints[1].link, 0, "x", 1, &err);
     CU_ASSERT(rc == FM_ERR_CLOSED);
     poll_all();
@@ -365,14 +435,15 @@ static int run(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = {"loop", "chaos", "mpi"};
+    static const enum carrier carriers[] = {LOOP, CHAOS, ZMQ, MUX, MPI};
+    static const char *const names[] = {"loop", "chaos", "zmq", "mux", "mpi"};
 
     for (size_t i = 0; argc == 2 && i < FM_COUNT_OF(names); i++) {
         if (strcmp(argv[1], names[i]) == 0) {
-            carrier = i == 0 ? LOOP : i == 1 ? CHAOS : MPI;
+            carrier = carriers[i];
             return run(names[i]);
         }
     }
-    (void)fprintf(stderr, "usage: test_link_contract loop|chaos|mpi\n");
+    (void)fprintf(stderr, "usage: test_link_contract loop|chaos|zmq|mux|mpi\n");
     return 2;
 }

@@ -30,6 +30,7 @@ KNOWN = {
     "libutf8proc": ("utf8proc", "libutf8proc-dev", False),
     "openblas": ("openblas", "libopenblas-dev", False),
     "hwloc": ("hwloc", "libhwloc-dev", False),
+    "zlib": ("zlib-api", "zlib1g-dev", False),
     "libzmq": ("libzmq", "libzmq3-dev", False),
     "libcurl": ("curl", "libcurl4-openssl-dev", False),
     "libmicrohttpd": ("libmicrohttpd", "libmicrohttpd-dev", False),

@@ -8,9 +8,10 @@ import subprocess
 import harness
 
 COMMANDS = ["run", "validate", "result", "lineage", "explain",
-            "explain-miss", "tenants", "devices",
+            "explain-miss", "tenants",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
-            "model export", "model ls", "model show", "model rm"]
+            "model export", "model ls", "model show", "model rm", "devices",
+            "sim", "join"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 
@@ -85,7 +86,7 @@ class Refusals(harness.Case):
             (["run", file, "--workers", "0"], "1 to 256"),
             (["run", file, "--workers", "many"], "1 to 256"),
             (["run", file, "--json=1"], "takes no value"),
-            (["run", file, "more"], "one operand too many"),
+            (["validate", file, "more"], "one operand too many"),
             (["run", self.path("absent.yaml")], "absent.yaml"),
             (["run", self.dir], re.escape(self.dir)),
             (["validate", self.path("absent.yaml")], "absent.yaml"),
@@ -121,7 +122,7 @@ class Refusals(harness.Case):
         report = self.run_json(file, self.fabric, status=1)
         self.assertEqual(set(report), {
             "workflow", "name", "state", "nodes", "operators", "metrics",
-            "trials", "seconds", "fabric"})
+            "trials", "seconds", "fabric", "policy", "account"})
         self.assertEqual(report["workflow"], "w1")
         self.assertEqual(report["name"], "shape")
         self.assertEqual(report["state"], "failed")

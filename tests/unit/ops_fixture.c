@@ -68,6 +68,13 @@ fm_status_t seen_progress(void *ctx, double fraction, const fm_json_t *metrics,
     seen_t *seen = ctx;
 
     (void)err;
+    if (fm_json_get(metrics, "load_seconds")) { /* before any item */
+        CU_ASSERT(fraction <= 0);
+        CU_ASSERT(fm_json_get_real(metrics, "load_seconds", -1) >= 0);
+        CU_ASSERT(fm_json_get_real(metrics, "load_bytes", 0) > 0);
+        seen->loads++;
+        return FM_OK;
+    }
     CU_ASSERT(fraction > 0 && fraction <= 1);
     CU_ASSERT(fm_json_is_number(fm_json_get(metrics, "loss")));
     CU_ASSERT(fm_json_get_real(metrics, "grad_norm", -1) >= 0);

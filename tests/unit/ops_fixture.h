@@ -30,7 +30,7 @@ typedef struct seen {
     char *outputs[8]; /* canonical text by index */
     char error[1024]; /* the last */
     bool infra;
-    size_t items, errors, objects, checkpoints, progresses;
+    size_t items, errors, objects, checkpoints, progresses, loads;
     fm_digest_t stored;     /* digest of the last stored output */
     fm_digest_t checkpoint; /* of the last checkpoint */
     size_t stop_after;      /* checkpoints; 0: never */

@@ -29,6 +29,8 @@ typedef struct world {
     fm_buf_t records[RECORDS_MAX];
     size_t count;
     uint64_t lease;
+    const char *placement; /* of the next results; NULL: some */
+    double seconds;        /* 0: half a second */
     fm_error_t err;
 } world_t;
 
@@ -122,6 +124,22 @@ static inline fm_pool_item_t world_item(const fm_state_t *state, uint32_t flow,
     return info;
 }
 
+/* How many batch keys have ready work; @p out is one of them. */
+static inline uint32_t ready_batches(const fm_pool_t *pool,
+                                     fm_pool_batch_t *out)
+{
+    uint32_t count = 0;
+
+    for (uint32_t id = 0; id < fm_pool_batch_ids(pool); id++) {
+        fm_pool_batch_t batch;
+        if (fm_pool_batch_get(pool, id, &batch)) {
+            *out = batch;
+            count++;
+        }
+    }
+    return count;
+}
+
 /* Lease up to @p max items of the one batch key that is ready. */
 static inline uint32_t world_lease(world_t *world, uint32_t max)
 {
@@ -129,8 +147,7 @@ static inline uint32_t world_lease(world_t *world, uint32_t max)
     fm_pool_batch_t batch;
     fm_pool_lease_info_t info;
 
-    CU_ASSERT_FATAL(fm_pool_batch_count(pool) == 1);
-    fm_pool_batch_at(pool, 0, &batch);
+    CU_ASSERT_FATAL(ready_batches(pool, &batch) == 1);
     fm_pool_event_t event = {.kind = FM_POOL_LEASE,
                              .lease = {.lease = ++world->lease,
                                        .worker = (uint32_t)world->lease,
@@ -176,11 +193,12 @@ static inline fm_status_t world_result(world_t *world, uint32_t position,
         .worker = span_of("local/w1"),
         .device = span_of("Zen 4"),
         .start_ns = 7,
-        .seconds = 0.5,
+        .seconds = world->seconds > 0 ? world->seconds : 0.5,
         .cpu_seconds = 0.25,
         .joules = 10,
         .dollars = 0.01,
-        .placement = span_of("{\"total_s\":1}"),
+        .placement =
+            span_of(world->placement ? world->placement : "{\"total_s\":1}"),
         .final = final,
         .count = 1,
         .entries = {(const char *)entries.data, entries.len}};

@@ -5,56 +5,13 @@
  * that tests/ref/transformers_reference.py wrote; and checkpointed passes
  * against plain ones.
  */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/file.h"
-#include "base/json.h"
-#include "base/mem.h"
 #include "engine/model/pass.h"
 #include "engine/serve/generate.h"
-#include "engine/train/train.h"
-#include "fmtest.h"
-
-/* Of float32 on both sides: ‖a − b‖₂ / ‖b‖₂ of a tensor, and the largest
- * |a − b| against the largest |b|. */
-#define TOLERANCE 1e-4
-
-enum { MAX_SAMPLES = 4, MAX_TOKENS = 128 };
+#include "engine_reference.h"
 
 static const char *const names[] = {"family_llama3", "family_llama_bias",
                                     "family_mistral", "family_qwen2",
                                     "family_qwen3"};
-
-struct samples {
-    fm_engine_sample_t items[MAX_SAMPLES];
-    int32_t tokens[MAX_SAMPLES][MAX_TOKENS];
-    uint8_t masks[MAX_SAMPLES][MAX_TOKENS];
-    size_t count;
-};
-
-struct reference {
-    fm_json_t *json;
-    fm_buf_t blocks; /* little-endian float32, as is this machine */
-    fm_engine_backend_t *be;
-    fm_engine_model_t *model;
-    struct samples samples;
-    fm_error_t err;
-};
-
-static const float *block(const struct reference *r, const char *name,
-                          size_t *count_out)
-{
-    const fm_json_t *at = fm_json_get(fm_json_get(r->json, "blocks"), name);
-    size_t offset = (size_t)fm_json_get_int(at, "offset", -1);
-    size_t count = (size_t)fm_json_get_int(at, "count", -1);
-
-    CU_ASSERT_PTR_NOT_NULL_FATAL(at);
-    CU_ASSERT_FATAL((offset + count) * sizeof(float) <= r->blocks.len);
-    *count_out = count;
-    return (const float *)(const void *)r->blocks.data + offset;
-}
 
 /* weight_values() of the script, made float32. */
 static void weights_fill(const char *name, float *to, size_t count)
@@ -74,37 +31,6 @@ static void weights_fill(const char *name, float *to, size_t count)
     }
 }
 
-static size_t ids_read(const fm_json_t *array, int32_t *ids)
-{
-    size_t count = fm_json_len(array);
-
-    CU_ASSERT_FATAL(count > 0 && count <= MAX_TOKENS);
-    for (size_t i = 0; i < count; i++) {
-        ids[i] = (int32_t)fm_json_int_or(fm_json_at(array, i), -1);
-    }
-    return count;
-}
-
-static void samples_read(struct reference *r)
-{
-    const fm_json_t *array = fm_json_get(r->json, "samples");
-    struct samples *s = &r->samples;
-
-    s->count = fm_json_len(array);
-    CU_ASSERT_FATAL(s->count > 0 && s->count <= MAX_SAMPLES);
-    for (size_t i = 0; i < s->count; i++) {
-        const fm_json_t *item = fm_json_at(array, i);
-        int32_t mask[MAX_TOKENS];
-        size_t count = ids_read(fm_json_get(item, "tokens"), s->tokens[i]);
-        CU_ASSERT_FATAL(ids_read(fm_json_get(item, "mask"), mask) == count);
-        for (size_t t = 0; t < count; t++) {
-            s->masks[i][t] = (uint8_t)mask[t];
-        }
-        s->items[i] = (fm_engine_sample_t){
-            .tokens = s->tokens[i], .mask = s->masks[i], .count = count};
-    }
-}
-
 static void model_fill(struct reference *r)
 {
     size_t count = 0;
@@ -121,71 +47,15 @@ static void model_fill(struct reference *r)
     }
 }
 
-static void reference_open(struct reference *r, const char *name)
+static void family_open(struct reference *r, const char *name)
 {
-    fm_engine_config_t config;
-    fm_buf_t text = {0};
-
-    *r = (struct reference){0};
-    char *json_path = fm_asprintf("%s/%s.json", FM_TEST_REF_DIR, name);
-    char *data_path = fm_asprintf("%s/%s.f32", FM_TEST_REF_DIR, name);
-    FM_ASSERT_OK(fm_file_read(json_path, 1 << 20, &text, &r->err), &r->err);
-    FM_ASSERT_OK(fm_file_read(data_path, 1 << 20, &r->blocks, &r->err),
-                 &r->err);
-    FM_ASSERT_OK(fm_json_parse((const char *)text.data, text.len, json_path,
-                               &r->json, &r->err),
-                 &r->err);
-    FM_ASSERT_OK(fm_engine_config_parse(fm_json_get(r->json, "config"), &config,
-                                        &r->err),
-                 &r->err);
-    FM_ASSERT_OK(fm_engine_backend_create_cpu(&r->be, &r->err), &r->err);
-    FM_ASSERT_OK(fm_engine_model_create(&config, r->be, &r->model, &r->err),
-                 &r->err);
+    reference_open(r, name);
     model_fill(r);
-    samples_read(r);
-    fm_buf_fini(&text);
-    free(json_path);
-    free(data_path);
 }
 
-static void reference_close(struct reference *r)
+static const char *family_name(const struct reference *r)
 {
-    fm_engine_model_destroy(r->model);
-    fm_engine_backend_destroy(r->be);
-    fm_json_drop(r->json);
-    fm_buf_fini(&r->blocks);
-}
-
-static void compare(const struct reference *r, const char *what, const float *a,
-                    const float *b, size_t count)
-{
-    double gap = 0;
-    double size = 0;
-    double worst = 0;
-    double largest = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        double d = (double)a[i] - (double)b[i];
-        gap += d * d;
-        size += (double)b[i] * (double)b[i];
-        worst = fmax(worst, fabs(d));
-        largest = fmax(largest, fabs((double)b[i]));
-        CU_ASSERT(isfinite(a[i]));
-    }
-    bool good = count > 0 && size > 0 && sqrt(gap / size) <= TOLERANCE &&
-                worst <= TOLERANCE * largest;
-    if (!good) {
-        (void)fprintf(
-            stderr, "%s: %s: norm %g, worst %g of %g\n",
-            fm_json_get_str(fm_json_get(r->json, "config"), "model_type"), what,
-            sqrt(gap / size), worst, largest);
-    }
-    CU_ASSERT(good);
-}
-
-static bool near(double a, double b)
-{
-    return fabs(a - b) <= TOLERANCE * fabs(b);
+    return fm_json_get_str(fm_json_get(r->json, "config"), "model_type");
 }
 
 /* @p got is a block of the model; the file has the order of the model in
@@ -195,7 +65,7 @@ static void compare_tensors(const struct reference *r, const float *got,
 {
     size_t left = 0;
     size_t count = 0;
-    const float *want = block(r, name, &left);
+    const float *want = reference_block(r, name, &left);
     const fm_json_t *order = fm_json_get(r->json, "tensors");
 
     (void)fm_engine_model_params(r->model, &count);
@@ -211,7 +81,8 @@ static void compare_tensors(const struct reference *r, const float *got,
                       (int64_t)param->shape[d]);
         }
         CU_ASSERT_FATAL(param->count <= left);
-        compare(r, tensor, got + param->offset, want, param->count);
+        reference_compare(family_name(r), tensor, got + param->offset, want,
+                          param->count);
         want += param->count;
         left -= param->count;
     }
@@ -225,7 +96,7 @@ static void test_saved_config(void)
         struct reference r;
         fm_engine_config_t saved;
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         FM_ASSERT_OK(fm_engine_config_parse(fm_json_get(r.json, "saved_config"),
                                             &saved, &r.err),
                      &r.err);
@@ -244,12 +115,12 @@ static void test_logits(void)
     for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
         struct reference r;
         fm_engine_pass_t *pass = NULL;
-        int32_t rows[MAX_TOKENS];
+        int32_t rows[REFERENCE_TOKENS_MAX];
         size_t count = 0;
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         const fm_engine_sample_t *sample = &r.samples.items[0];
-        const float *want = block(&r, "logits", &count);
+        const float *want = reference_block(&r, "logits", &count);
         float *got = fm_malloc(count * sizeof(*got));
         CU_ASSERT_PTR_NOT_NULL_FATAL(got);
         int32_t offsets[2] = {0, (int32_t)sample->count};
@@ -265,7 +136,7 @@ static void test_logits(void)
         FM_ASSERT_OK(
             fm_engine_pass_logits(pass, rows, sample->count, got, &r.err),
             &r.err);
-        compare(&r, "logits", got, want, count);
+        reference_compare(family_name(&r), "logits", got, want, count);
         free(got);
         fm_engine_pass_destroy(pass);
         reference_close(&r);
@@ -274,12 +145,12 @@ static void test_logits(void)
 
 /* All samples packed end to end; the rows that predict a counted token. */
 struct packed {
-    int32_t tokens[MAX_SAMPLES * MAX_TOKENS];
-    int32_t offsets[MAX_SAMPLES + 1];
-    int32_t rows[MAX_SAMPLES * MAX_TOKENS];
-    int32_t targets[MAX_SAMPLES * MAX_TOKENS];
-    float scales[MAX_SAMPLES * MAX_TOKENS];
-    float logp[MAX_SAMPLES * MAX_TOKENS];
+    int32_t tokens[REFERENCE_SAMPLES_MAX * REFERENCE_TOKENS_MAX];
+    int32_t offsets[REFERENCE_SAMPLES_MAX + 1];
+    int32_t rows[REFERENCE_SAMPLES_MAX * REFERENCE_TOKENS_MAX];
+    int32_t targets[REFERENCE_SAMPLES_MAX * REFERENCE_TOKENS_MAX];
+    float scales[REFERENCE_SAMPLES_MAX * REFERENCE_TOKENS_MAX];
+    float logp[REFERENCE_SAMPLES_MAX * REFERENCE_TOKENS_MAX];
     size_t count;
 };
 
@@ -332,13 +203,13 @@ static void test_gradient(void)
     for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
         struct reference r;
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         size_t size = fm_engine_model_size(r.model);
         float *grads = fm_calloc(size, sizeof(*grads));
         float *again = fm_calloc(size, sizeof(*again));
         CU_ASSERT_FATAL(grads && again);
         double loss = gradient(&r, FM_ENGINE_PASS_TRAIN, grads);
-        CU_ASSERT(near(loss, fm_json_get_real(r.json, "loss", -1)));
+        CU_ASSERT(reference_near(loss, fm_json_get_real(r.json, "loss", -1)));
         compare_tensors(&r, grads, "gradient");
 
         /* checkpointing changes no bit */
@@ -386,7 +257,7 @@ static void test_checkpointed_adapter(void)
         struct reference r;
         fm_engine_adapter_t *adapter = NULL;
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         FM_ASSERT_OK(
             fm_engine_adapter_create(&config, r.model, &adapter, &r.err),
             &r.err);
@@ -410,33 +281,14 @@ static void test_checkpointed_adapter(void)
     }
 }
 
-static fm_engine_train_options_t options_read(const struct reference *r)
-{
-    const fm_json_t *o = fm_json_get(r->json, "options");
-    fm_engine_train_options_t options;
-
-    fm_engine_train_defaults(&options);
-    options.learning_rate = fm_json_get_real(o, "learning_rate", -1);
-    options.beta1 = fm_json_get_real(o, "beta1", -1);
-    options.beta2 = fm_json_get_real(o, "beta2", -1);
-    options.eps = fm_json_get_real(o, "eps", -1);
-    options.weight_decay = fm_json_get_real(o, "weight_decay", -1);
-    options.max_grad_norm = fm_json_get_real(o, "max_grad_norm", -1);
-    options.warmup_steps = (uint64_t)fm_json_get_int(o, "warmup_steps", -1);
-    options.total_steps = (uint64_t)fm_json_get_int(o, "total_steps", -1);
-    CU_ASSERT_FATAL(fm_engine_schedule_parse(fm_json_get_str(o, "schedule"),
-                                             &options.schedule));
-    return options;
-}
-
 static void test_training(void)
 {
     for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
         struct reference r;
         fm_engine_trainer_t *trainer = NULL;
 
-        reference_open(&r, names[n]);
-        fm_engine_train_options_t options = options_read(&r);
+        family_open(&r, names[n]);
+        fm_engine_train_options_t options = reference_train_options(&r);
         FM_ASSERT_OK(
             fm_engine_trainer_create(&(fm_engine_parts_t){.model = r.model},
                                      &options, &trainer, &r.err),
@@ -452,9 +304,10 @@ static void test_training(void)
             FM_ASSERT_OK(fm_engine_trainer_sft(trainer, r.samples.items,
                                                r.samples.count, &m, &r.err),
                          &r.err);
-            CU_ASSERT(near(m.loss, fm_json_get_real(want, "loss", -1)));
             CU_ASSERT(
-                near(m.grad_norm, fm_json_get_real(want, "grad_norm", -1)));
+                reference_near(m.loss, fm_json_get_real(want, "loss", -1)));
+            CU_ASSERT(reference_near(m.grad_norm,
+                                     fm_json_get_real(want, "grad_norm", -1)));
             CU_ASSERT(fabs(m.learning_rate -
                            fm_json_get_real(want, "learning_rate", -1)) <
                       1e-12);
@@ -473,15 +326,15 @@ static void test_greedy(void)
 {
     for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
         struct reference r;
-        int32_t prompt[MAX_TOKENS];
-        int32_t want[MAX_TOKENS];
+        int32_t prompt[REFERENCE_TOKENS_MAX];
+        int32_t want[REFERENCE_TOKENS_MAX];
         fm_engine_completion_t completion = {0};
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         const fm_engine_prompt_t input = {
             .tokens = prompt,
-            .count = ids_read(fm_json_get(r.json, "prompt"), prompt)};
-        size_t count = ids_read(fm_json_get(r.json, "greedy"), want);
+            .count = reference_ids(fm_json_get(r.json, "prompt"), prompt)};
+        size_t count = reference_ids(fm_json_get(r.json, "greedy"), want);
         const fm_engine_generate_options_t options = {.max_new_tokens = count};
         FM_ASSERT_OK(fm_engine_generate(r.model, &input, 1, &options,
                                         &completion, &r.err),
@@ -498,12 +351,12 @@ static void test_alone_or_together(void)
 {
     for (size_t n = 0; n < FM_COUNT_OF(names); n++) {
         struct reference r;
-        fm_engine_prompt_t prompts[MAX_SAMPLES] = {{0}};
-        fm_engine_completion_t together[MAX_SAMPLES] = {{0}};
+        fm_engine_prompt_t prompts[REFERENCE_SAMPLES_MAX] = {{0}};
+        fm_engine_completion_t together[REFERENCE_SAMPLES_MAX] = {{0}};
         const fm_engine_generate_options_t options = {
             .max_new_tokens = 15, .temperature = 0.8, .seed = 3};
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         size_t count = r.samples.count;
         for (size_t i = 0; i < count; i++) {
             prompts[i].tokens = r.samples.tokens[i];
@@ -557,7 +410,7 @@ static void test_start_values(void)
         fm_engine_model_t *model = NULL;
         size_t count = 0;
 
-        reference_open(&r, names[n]);
+        family_open(&r, names[n]);
         fm_engine_config_t config = *fm_engine_model_config(r.model);
         config.initializer_range = 0.3;
         double residual = 0.3 / sqrt(2.0 * (double)config.num_hidden_layers);

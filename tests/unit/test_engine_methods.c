@@ -7,7 +7,6 @@
 #include "base/rng.h"
 #include "engine_train_ref.h"
 
-#define TOLERANCE 1e-4
 #define FLOOR 1e-6 /* of numbers that are about zero */
 
 enum { STEPS = 10 };
@@ -45,26 +44,13 @@ static const struct {
 
 static fm_engine_train_options_t train_options(const struct run *run)
 {
-    const fm_json_t *o = fm_json_get(run->r.json, "options");
-    fm_engine_train_options_t options;
+    fm_engine_train_options_t options = reference_train_options(&run->r.base);
 
-    fm_engine_train_defaults(&options);
-    options.learning_rate = fm_json_get_real(o, "learning_rate", -1);
-    options.min_learning_rate = fm_json_get_real(o, "min_learning_rate", -1);
-    options.beta1 = fm_json_get_real(o, "beta1", -1);
-    options.beta2 = fm_json_get_real(o, "beta2", -1);
-    options.eps = fm_json_get_real(o, "eps", -1);
-    options.weight_decay = fm_json_get_real(o, "weight_decay", -1);
-    options.max_grad_norm = fm_json_get_real(o, "max_grad_norm", -1);
-    options.warmup_steps = (uint64_t)fm_json_get_int(o, "warmup_steps", -1);
-    options.total_steps = (uint64_t)fm_json_get_int(o, "total_steps", -1);
     options.micro_batch_tokens = run->micro_batch_tokens;
     if (run->still) { /* the schedule's first step has rate 0 for good */
         options.learning_rate = 0;
         options.min_learning_rate = 0;
     }
-    CU_ASSERT_FATAL(fm_engine_schedule_parse(fm_json_get_str(o, "schedule"),
-                                             &options.schedule));
     return options;
 }
 
@@ -75,7 +61,7 @@ static bool is(const struct run *run, const char *name)
 
 static void ppo_open(struct run *run)
 {
-    const fm_json_t *o = fm_json_get(run->r.json, "ppo");
+    const fm_json_t *o = fm_json_get(run->r.base.json, "ppo");
     fm_engine_ppo_options_t options;
 
     fm_engine_ppo_defaults(&options);
@@ -89,13 +75,13 @@ static void ppo_open(struct run *run)
     options.epochs = STEPS;
     FM_ASSERT_OK(fm_engine_experience_create_ppo(
                      run->trainer, run->r.rollouts, run->r.rollout_count,
-                     &options, NULL, 0, &run->experience, &run->r.err),
-                 &run->r.err);
+                     &options, NULL, 0, &run->experience, &run->r.base.err),
+                 &run->r.base.err);
 }
 
 static void grpo_open(struct run *run)
 {
-    const fm_json_t *o = fm_json_get(run->r.json, "grpo");
+    const fm_json_t *o = fm_json_get(run->r.base.json, "grpo");
     fm_engine_grpo_options_t options;
 
     fm_engine_grpo_defaults(&options);
@@ -107,8 +93,8 @@ static void grpo_open(struct run *run)
     options.epochs = STEPS;
     FM_ASSERT_OK(fm_engine_experience_create_grpo(
                      run->trainer, run->r.rollouts, run->r.rollout_count,
-                     &options, NULL, 0, &run->experience, &run->r.err),
-                 &run->r.err);
+                     &options, NULL, 0, &run->experience, &run->r.base.err),
+                 &run->r.base.err);
 }
 
 static void run_open(struct run *run, const char *file, const char *method,
@@ -121,12 +107,12 @@ static void run_open(struct run *run, const char *file, const char *method,
     run->still = still;
     fm_engine_train_options_t options = train_options(run);
     const fm_engine_parts_t parts = {
-        .model = run->r.model,
+        .model = run->r.base.model,
         .adapter = run->r.adapter,
         .value = is(run, "ppo") || is(run, "reward") ? run->r.value : NULL};
-    FM_ASSERT_OK(
-        fm_engine_trainer_create(&parts, &options, &run->trainer, &run->r.err),
-        &run->r.err);
+    FM_ASSERT_OK(fm_engine_trainer_create(&parts, &options, &run->trainer,
+                                          &run->r.base.err),
+                 &run->r.base.err);
     if (is(run, "ppo")) {
         ppo_open(run);
     } else if (is(run, "grpo")) {
@@ -146,24 +132,24 @@ static fm_status_t run_step(struct run *run, fm_engine_metrics_t *m)
     struct ref *r = &run->r;
 
     if (run->experience) {
-        return fm_engine_experience_step(run->experience, m, &r->err);
+        return fm_engine_experience_step(run->experience, m, &r->base.err);
     }
     if (is(run, "sft")) {
-        return fm_engine_trainer_sft(run->trainer, r->samples, r->sample_count,
-                                     m, &r->err);
+        return fm_engine_trainer_sft(run->trainer, r->base.samples.items,
+                                     r->base.samples.count, m, &r->base.err);
     }
     if (is(run, "reward")) {
         return fm_engine_trainer_reward(run->trainer, r->pairs, r->pair_count,
-                                        m, &r->err);
+                                        m, &r->base.err);
     }
     fm_engine_dpo_options_t options = {0};
     CU_ASSERT_FATAL(fm_engine_dpo_loss_parse(run->name + 4, &options.loss));
     const fm_json_t *o =
-        fm_json_get(fm_json_get(r->json, "dpo"), run->name + 4);
+        fm_json_get(fm_json_get(r->base.json, "dpo"), run->name + 4);
     options.beta = fm_json_get_real(o, "beta", -1);
     options.label_smoothing = fm_json_get_real(o, "label_smoothing", -1);
     return fm_engine_trainer_dpo(run->trainer, r->pairs, r->pair_count,
-                                 &options, m, &r->err);
+                                 &options, m, &r->base.err);
 }
 
 /* Every number that the reference has of a step. */
@@ -171,7 +157,7 @@ static void compare_metrics(const struct run *run, size_t step,
                             const fm_engine_metrics_t *m)
 {
     const fm_json_t *want = fm_json_at(
-        fm_json_get(fm_json_get(run->r.json, "steps"), run->name), step);
+        fm_json_get(fm_json_get(run->r.base.json, "steps"), run->name), step);
     size_t found = 0;
 
     for (size_t i = 0; i < FM_COUNT_OF(fields); i++) {
@@ -193,38 +179,13 @@ static void compare_metrics(const struct run *run, size_t step,
     CU_ASSERT(found >= 3 && found == fm_json_len(want));
 }
 
-/* ‖a − b‖ / ‖b‖ and the largest difference against the largest |b|. */
-static void compare(const struct run *run, const char *what, const float *a,
-                    const float *b, size_t count)
-{
-    double gap = 0;
-    double size = 0;
-    double worst = 0;
-    double largest = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        double d = (double)a[i] - (double)b[i];
-        gap += d * d;
-        size += (double)b[i] * (double)b[i];
-        worst = fmax(worst, fabs(d));
-        largest = fmax(largest, fabs((double)b[i]));
-    }
-    bool good =
-        sqrt(gap) <= TOLERANCE * sqrt(size) && worst <= TOLERANCE * largest;
-    if (!good) {
-        (void)fprintf(stderr, "%s, %s: norm %g, worst %g of %g\n", run->name,
-                      what, sqrt(gap / size), worst, largest);
-    }
-    CU_ASSERT(good);
-}
-
 /* A plane of all trained blocks against "<method>_<suffix>". */
 static void compare_plane(struct run *run, fm_engine_plane_t plane,
                           const char *suffix)
 {
     struct ref *r = &run->r;
     const fm_json_t *names =
-        fm_json_get(r->json, r->adapter ? "adapter" : "tensors");
+        fm_json_get(r->base.json, r->adapter ? "adapter" : "tensors");
     char key[64];
     size_t count = 0;
     size_t used = 0;
@@ -233,20 +194,21 @@ static void compare_plane(struct run *run, fm_engine_plane_t plane,
         fm_engine_trainer_blocks(run->trainer, &blocks);
 
     (void)snprintf(key, sizeof(key), "%s_%s", run->name, suffix);
-    const float *want = ref_block(r, key, &count);
+    const float *want = reference_block(&r->base, key, &count);
     for (size_t b = 0; b < blocks; b++) {
         float *host = fm_calloc(block[b].size, sizeof(*host));
         CU_ASSERT_PTR_NOT_NULL_FATAL(host);
         FM_ASSERT_OK(fm_engine_trainer_read(run->trainer, b, plane, 0,
-                                            block[b].size, host, &r->err),
-                     &r->err);
+                                            block[b].size, host, &r->base.err),
+                     &r->base.err);
         size_t tensors = b == 0 ? fm_json_len(names) : 1;
         for (size_t i = 0; i < tensors; i++) {
             const fm_engine_param_t *at =
                 b == 0 ? ref_find(r, fm_json_str(fm_json_at(names, i)))
                        : fm_engine_value_param(r->value);
             CU_ASSERT_FATAL(used + at->count <= count);
-            compare(run, at->name, host + at->offset, want + used, at->count);
+            reference_compare(run->name, at->name, host + at->offset,
+                              want + used, at->count);
             used += at->count;
         }
         free(host);
@@ -260,10 +222,10 @@ static void check(const char *file, const char *method, size_t micro_tokens)
     size_t size = 0;
 
     run_open(&run, file, method, micro_tokens, false);
-    const float *before = ref_block(&run.r, "params", &size);
+    const float *before = reference_block(&run.r.base, "params", &size);
     for (size_t step = 0; step < STEPS; step++) {
         fm_engine_metrics_t m = {0};
-        FM_ASSERT_OK(run_step(&run, &m), &run.r.err);
+        FM_ASSERT_OK(run_step(&run, &m), &run.r.base.err);
         compare_metrics(&run, step, &m);
         CU_ASSERT(m.step == step + 1 && !m.stopped);
         if (step == 0) {
@@ -273,12 +235,13 @@ static void check(const char *file, const char *method, size_t micro_tokens)
     compare_plane(&run, FM_ENGINE_PLANE_PARAMS, "after");
     if (run.r.adapter) { /* the base is what it was, bit for bit */
         size_t used = 0;
-        const fm_json_t *names = fm_json_get(run.r.json, "tensors");
+        const fm_json_t *names = fm_json_get(run.r.base.json, "tensors");
         for (size_t i = 0; i < fm_json_len(names); i++) {
             const fm_engine_param_t *at = fm_engine_model_find(
-                run.r.model, fm_json_str(fm_json_at(names, i)));
-            CU_ASSERT(memcmp(fm_engine_model_data(run.r.model) + at->offset,
-                             before + used, at->count * sizeof(float)) == 0);
+                run.r.base.model, fm_json_str(fm_json_at(names, i)));
+            CU_ASSERT(
+                memcmp(fm_engine_model_data(run.r.base.model) + at->offset,
+                       before + used, at->count * sizeof(float)) == 0);
             used += at->count;
         }
         CU_ASSERT(used == size);
@@ -296,7 +259,7 @@ static double loss_here(struct run *run)
     if (run->experience) {
         fm_engine_experience_set_position(run->experience, 0);
     }
-    FM_ASSERT_OK(run_step(run, &m), &run->r.err);
+    FM_ASSERT_OK(run_step(run, &m), &run->r.base.err);
     return m.loss;
 }
 
@@ -312,8 +275,8 @@ static void block_move(struct run *run, size_t block, const float *from,
     }
     FM_ASSERT_OK(fm_engine_trainer_write(run->trainer, block,
                                          FM_ENGINE_PLANE_PARAMS, 0, size, moved,
-                                         &run->r.err),
-                 &run->r.err);
+                                         &run->r.base.err),
+                 &run->r.base.err);
     free(moved);
 }
 
@@ -331,12 +294,12 @@ static void check_slope(struct run *run, size_t block, size_t size)
     (void)loss_here(run);
     FM_ASSERT_OK(fm_engine_trainer_read(run->trainer, block,
                                         FM_ENGINE_PLANE_GRADIENT, 0, size,
-                                        gradient, &run->r.err),
-                 &run->r.err);
+                                        gradient, &run->r.base.err),
+                 &run->r.base.err);
     FM_ASSERT_OK(fm_engine_trainer_read(run->trainer, block,
                                         FM_ENGINE_PLANE_PARAMS, 0, size, params,
-                                        &run->r.err),
-                 &run->r.err);
+                                        &run->r.base.err),
+                 &run->r.base.err);
     for (size_t i = 0; i < size; i++) {
         length += (double)gradient[i] * (double)gradient[i];
     }
@@ -374,10 +337,10 @@ static void check_slopes(const char *file, const char *method)
         for (size_t i = 0; i < block[b].size; i++) {
             noise[i] = (float)fm_rng_normal(&rng);
         }
-        FM_ASSERT_OK(fm_engine_trainer_read(run.trainer, b,
-                                            FM_ENGINE_PLANE_PARAMS, 0,
-                                            block[b].size, params, &run.r.err),
-                     &run.r.err);
+        FM_ASSERT_OK(
+            fm_engine_trainer_read(run.trainer, b, FM_ENGINE_PLANE_PARAMS, 0,
+                                   block[b].size, params, &run.r.base.err),
+            &run.r.base.err);
         block_move(&run, b, params, noise, 0.03, block[b].size);
         free(params);
         free(noise);

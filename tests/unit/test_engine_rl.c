@@ -25,11 +25,11 @@ static void bench_open(struct bench *b, bool lora, double rate)
 
     ref_open(&b->r, "train_full");
     if (lora) {
-        FM_ASSERT_OK(fm_engine_adapter_create(&config, b->r.model,
-                                              &b->r.adapter, &b->r.err),
-                     &b->r.err);
-        FM_ASSERT_OK(fm_engine_adapter_init(b->r.adapter, 9, &b->r.err),
-                     &b->r.err);
+        FM_ASSERT_OK(fm_engine_adapter_create(&config, b->r.base.model,
+                                              &b->r.adapter, &b->r.base.err),
+                     &b->r.base.err);
+        FM_ASSERT_OK(fm_engine_adapter_init(b->r.adapter, 9, &b->r.base.err),
+                     &b->r.base.err);
     }
     fm_engine_train_defaults(options);
     options->learning_rate = rate;
@@ -38,21 +38,21 @@ static void bench_open(struct bench *b, bool lora, double rate)
     options->weight_decay = 0.01;
     options->micro_batch_tokens = 24;
     options->seed = 3;
-    const fm_engine_parts_t parts = {b->r.model, b->r.adapter, b->r.value};
+    const fm_engine_parts_t parts = {b->r.base.model, b->r.adapter, b->r.value};
     FM_ASSERT_OK(
-        fm_engine_trainer_create(&parts, options, &b->trainer, &b->r.err),
-        &b->r.err);
+        fm_engine_trainer_create(&parts, options, &b->trainer, &b->r.base.err),
+        &b->r.base.err);
 }
 
 /* A new trainer, of changed options. */
 static void bench_renew(struct bench *b)
 {
-    const fm_engine_parts_t parts = {b->r.model, b->r.adapter, b->r.value};
+    const fm_engine_parts_t parts = {b->r.base.model, b->r.adapter, b->r.value};
 
     fm_engine_trainer_destroy(b->trainer);
-    FM_ASSERT_OK(
-        fm_engine_trainer_create(&parts, &b->options, &b->trainer, &b->r.err),
-        &b->r.err);
+    FM_ASSERT_OK(fm_engine_trainer_create(&parts, &b->options, &b->trainer,
+                                          &b->r.base.err),
+                 &b->r.base.err);
 }
 
 static void bench_close(struct bench *b)
@@ -96,10 +96,10 @@ static void state_move(struct bench *b, struct state *s, bool out)
         size_t size = block[i / PLANES].size;
         fm_status_t rc =
             out ? fm_engine_trainer_write(b->trainer, i / PLANES, plane, 0,
-                                          size, s->planes + at, &b->r.err)
+                                          size, s->planes + at, &b->r.base.err)
                 : fm_engine_trainer_read(b->trainer, i / PLANES, plane, 0, size,
-                                         s->planes + at, &b->r.err);
-        FM_ASSERT_OK(rc, &b->r.err);
+                                         s->planes + at, &b->r.base.err);
+        FM_ASSERT_OK(rc, &b->r.base.err);
         at += size;
     }
 }
@@ -165,13 +165,13 @@ static fm_engine_experience_t *experience_make(struct bench *b, int method,
     if (method == PPO) {
         rc = fm_engine_experience_create_ppo(b->trainer, b->r.rollouts,
                                              b->r.rollout_count, &ppo, saved,
-                                             count, &e, &b->r.err);
+                                             count, &e, &b->r.base.err);
     } else if (method == GRPO) {
         rc = fm_engine_experience_create_grpo(b->trainer, b->r.rollouts,
                                               b->r.rollout_count, &grpo, saved,
-                                              count, &e, &b->r.err);
+                                              count, &e, &b->r.base.err);
     }
-    FM_ASSERT_OK(rc, &b->r.err);
+    FM_ASSERT_OK(rc, &b->r.base.err);
     return e;
 }
 
@@ -183,16 +183,18 @@ static void steps_run(struct bench *b, int method, fm_engine_experience_t *e,
     for (int i = 0; i < count; i++) {
         fm_status_t rc =
             method == SFT
-                ? fm_engine_trainer_sft(b->trainer, b->r.samples,
-                                        b->r.sample_count, NULL, &b->r.err)
+                ? fm_engine_trainer_sft(b->trainer, b->r.base.samples.items,
+                                        b->r.base.samples.count, NULL,
+                                        &b->r.base.err)
             : method == DPO
                 ? fm_engine_trainer_dpo(b->trainer, b->r.pairs, b->r.pair_count,
-                                        &dpo, NULL, &b->r.err)
+                                        &dpo, NULL, &b->r.base.err)
             : method == REWARD
                 ? fm_engine_trainer_reward(b->trainer, b->r.pairs,
-                                           b->r.pair_count, NULL, &b->r.err)
-                : fm_engine_experience_step(e, NULL, &b->r.err);
-        FM_ASSERT_OK(rc, &b->r.err);
+                                           b->r.pair_count, NULL,
+                                           &b->r.base.err)
+                : fm_engine_experience_step(e, NULL, &b->r.base.err);
+        FM_ASSERT_OK(rc, &b->r.base.err);
     }
 }
 
@@ -291,7 +293,8 @@ static void first_epoch_check(int method)
             seen[chosen[i]]++;
             orders[epoch] = orders[epoch] * 7 + chosen[i];
         }
-        FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.err), &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.base.err),
+                     &b.r.base.err);
         if (epoch == 0) {
             CU_ASSERT(m.ratio_min == 1 && m.ratio_max == 1);
             CU_ASSERT(m.policy_kl == 0 && m.clip_fraction == 0);
@@ -303,8 +306,9 @@ static void first_epoch_check(int method)
         CU_ASSERT(seen[i] == 3);
     }
     CU_ASSERT(orders[0] != orders[1] || orders[1] != orders[2]);
-    CU_ASSERT(fixture_refused(fm_engine_experience_step(e, NULL, &b.r.err),
-                              FM_ERR_INVALID, &b.r.err, "iteration is over"));
+    CU_ASSERT(fixture_refused(fm_engine_experience_step(e, NULL, &b.r.base.err),
+                              FM_ERR_INVALID, &b.r.base.err,
+                              "iteration is over"));
     fm_engine_experience_destroy(e);
     bench_close(&b);
 }
@@ -322,12 +326,12 @@ static void test_one_step(void)
         struct bench b;
         bench_open(&b, true, 5e-3);
         o.epochs = 1 + (size_t)i;
-        FM_ASSERT_OK(fm_engine_experience_create_grpo(b.trainer, b.r.rollouts,
-                                                      b.r.rollout_count, &o,
-                                                      NULL, 0, &e, &b.r.err),
-                     &b.r.err);
-        FM_ASSERT_OK(fm_engine_experience_step(e, &metrics[i], &b.r.err),
-                     &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_create_grpo(
+                         b.trainer, b.r.rollouts, b.r.rollout_count, &o, NULL,
+                         0, &e, &b.r.base.err),
+                     &b.r.base.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &metrics[i], &b.r.base.err),
+                     &b.r.base.err);
         CU_ASSERT(metrics[i].ratio_min == 1 && metrics[i].ratio_max == 1);
         fm_engine_experience_destroy(e);
         bench_close(&b);
@@ -372,9 +376,11 @@ static void test_many_rows(void)
         b.options.micro_batch_tokens = i == 0 ? 4096 : 1;
         bench_renew(&b);
         FM_ASSERT_OK(fm_engine_experience_create_ppo(b.trainer, rollouts, MANY,
-                                                     &o, NULL, 0, &e, &b.r.err),
-                     &b.r.err);
-        FM_ASSERT_OK(fm_engine_experience_step(e, &m[i], &b.r.err), &b.r.err);
+                                                     &o, NULL, 0, &e,
+                                                     &b.r.base.err),
+                     &b.r.base.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &m[i], &b.r.base.err),
+                     &b.r.base.err);
         CU_ASSERT(m[i].targets == 6 * (LONG - 1) - 15);
         CU_ASSERT(m[i].ratio_min == 1 && m[i].ratio_max == 1);
         fm_engine_experience_destroy(e);
@@ -406,13 +412,14 @@ static void test_target_kl(void)
     bench_open(&b, false, 2e-2);
     FM_ASSERT_OK(fm_engine_experience_create_ppo(b.trainer, b.r.rollouts,
                                                  b.r.rollout_count, &o, NULL, 0,
-                                                 &e, &b.r.err),
-                 &b.r.err);
+                                                 &e, &b.r.base.err),
+                 &b.r.base.err);
     struct state before = state_take(&b);
     for (int i = 0; !m.stopped && i < 100; i++) {
         free(before.planes);
         before = state_take(&b);
-        FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.err), &b.r.err);
+        FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.base.err),
+                     &b.r.base.err);
         CU_ASSERT(m.stopped == (m.policy_kl > 1e-3));
     }
     CU_ASSERT(m.stopped && m.step == before.step && m.step > 0);
@@ -433,8 +440,8 @@ static bool ppo_refused(struct bench *b, const fm_engine_ppo_options_t *o,
     fm_engine_experience_t *e = NULL;
     bool good = fixture_refused(
         fm_engine_experience_create_ppo(b->trainer, b->r.rollouts, count, o,
-                                        NULL, 0, &e, &b->r.err),
-        FM_ERR_INVALID, &b->r.err, part);
+                                        NULL, 0, &e, &b->r.base.err),
+        FM_ERR_INVALID, &b->r.base.err, part);
 
     return good && !e;
 }
@@ -465,13 +472,13 @@ static void test_option_refusals(void)
     fm_engine_grpo_options_t grpo = grpo_options();
     CU_ASSERT(fixture_refused(
         fm_engine_experience_create_grpo(b.trainer, b.r.rollouts, 5, &grpo,
-                                         NULL, 0, &e, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "5 rollouts are no whole groups of 3"));
+                                         NULL, 0, &e, &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "5 rollouts are no whole groups of 3"));
     grpo.group_size = 1;
     CU_ASSERT(fixture_refused(
         fm_engine_experience_create_grpo(b.trainer, b.r.rollouts, 5, &grpo,
-                                         NULL, 0, &e, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "group_size"));
+                                         NULL, 0, &e, &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "group_size"));
     const fm_engine_dpo_options_t dpo[] = {
         {.beta = 0},
         {.beta = 0.1, .label_smoothing = 0.5},
@@ -480,8 +487,8 @@ static void test_option_refusals(void)
     for (size_t i = 0; i < FM_COUNT_OF(dpo); i++) {
         CU_ASSERT(fixture_refused(fm_engine_trainer_dpo(b.trainer, b.r.pairs,
                                                         b.r.pair_count, &dpo[i],
-                                                        NULL, &b.r.err),
-                                  FM_ERR_INVALID, &b.r.err, parts[i]));
+                                                        NULL, &b.r.base.err),
+                                  FM_ERR_INVALID, &b.r.base.err, parts[i]));
     }
     bench_close(&b);
 }
@@ -518,20 +525,21 @@ static void test_data_refusals(void)
     third->prompt_count = 70;
     CU_ASSERT(fixture_refused(
         fm_engine_experience_create_ppo(b.trainer, b.r.rollouts, 6, &o, NULL, 0,
-                                        &e, &b.r.err),
-        FM_ERR_LIMIT, &b.r.err, "rollout 3 has"));
+                                        &e, &b.r.base.err),
+        FM_ERR_LIMIT, &b.r.base.err, "rollout 3 has"));
     *third = keep;
     const float saved[2] = {0};
     CU_ASSERT(fixture_refused(
         fm_engine_experience_create_ppo(b.trainer, b.r.rollouts, 6, &o, saved,
-                                        2, &e, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "2 numbers, 64 are needed"));
+                                        2, &e, &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "2 numbers, 64 are needed"));
     CU_ASSERT(fixture_refused(
-        fm_engine_trainer_reward(b.trainer, b.r.pairs, 0, NULL, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "no pairs"));
+        fm_engine_trainer_reward(b.trainer, b.r.pairs, 0, NULL, &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "no pairs"));
     CU_ASSERT(fixture_refused(
-        fm_engine_trainer_sft(b.trainer, b.r.samples, 0, NULL, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "no token counts in 0 samples"));
+        fm_engine_trainer_sft(b.trainer, b.r.base.samples.items, 0, NULL,
+                              &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "no token counts in 0 samples"));
     bench_close(&b);
 }
 
@@ -543,14 +551,15 @@ static void test_head_refusals(void)
 
     bench_open(&b, false, 0);
     fm_engine_trainer_destroy(b.trainer);
-    const fm_engine_parts_t parts = {.model = b.r.model};
-    FM_ASSERT_OK(fm_engine_trainer_create(&parts, NULL, &b.trainer, &b.r.err),
-                 &b.r.err);
+    const fm_engine_parts_t parts = {.model = b.r.base.model};
+    FM_ASSERT_OK(
+        fm_engine_trainer_create(&parts, NULL, &b.trainer, &b.r.base.err),
+        &b.r.base.err);
     CU_ASSERT(ppo_refused(&b, &o, 6, "needs a scalar head"));
-    CU_ASSERT(fixture_refused(fm_engine_trainer_reward(b.trainer, b.r.pairs,
-                                                       b.r.pair_count, NULL,
-                                                       &b.r.err),
-                              FM_ERR_INVALID, &b.r.err, "needs a scalar head"));
+    CU_ASSERT(fixture_refused(
+        fm_engine_trainer_reward(b.trainer, b.r.pairs, b.r.pair_count, NULL,
+                                 &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "needs a scalar head"));
     bench_close(&b);
 }
 
@@ -569,32 +578,33 @@ static void test_not_finite(void)
     steps_run(&b, PPO, e, 2);
     /* the token of pair 1's prompt, of which no other pair is a part */
     const fm_engine_param_t *table =
-        fm_engine_model_find(b.r.model, "model.embed_tokens.weight");
+        fm_engine_model_find(b.r.base.model, "model.embed_tokens.weight");
     CU_ASSERT_PTR_NOT_NULL_FATAL(table);
     int32_t token = b.r.pairs[1].prompt[0];
-    FM_ASSERT_OK(fm_engine_model_write(b.r.model,
+    FM_ASSERT_OK(fm_engine_model_write(b.r.base.model,
                                        table->offset + (size_t)token * 16, 1,
-                                       &bad, &b.r.err),
-                 &b.r.err);
+                                       &bad, &b.r.base.err),
+                 &b.r.base.err);
     struct state before = state_take(&b);
     CU_ASSERT(fixture_refused(fm_engine_trainer_dpo(b.trainer, b.r.pairs + 1, 1,
-                                                    &dpo, NULL, &b.r.err),
-                              FM_ERR_INVALID, &b.r.err,
+                                                    &dpo, NULL, &b.r.base.err),
+                              FM_ERR_INVALID, &b.r.base.err,
                               "step 3, pair 0: the loss is not finite"));
-    CU_ASSERT(fixture_refused(
-        fm_engine_trainer_reward(b.trainer, b.r.pairs + 1, 1, NULL, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "step 3, pair 0: the loss is not finite"));
-    FM_ASSERT_OK(fm_engine_value_write(b.r.value, 0, 1, &bad, &b.r.err),
-                 &b.r.err);
-    CU_ASSERT(fixture_refused(fm_engine_experience_step(e, NULL, &b.r.err),
-                              FM_ERR_INVALID, &b.r.err,
+    CU_ASSERT(fixture_refused(fm_engine_trainer_reward(b.trainer, b.r.pairs + 1,
+                                                       1, NULL, &b.r.base.err),
+                              FM_ERR_INVALID, &b.r.base.err,
+                              "step 3, pair 0: the loss is not finite"));
+    FM_ASSERT_OK(fm_engine_value_write(b.r.value, 0, 1, &bad, &b.r.base.err),
+                 &b.r.base.err);
+    CU_ASSERT(fixture_refused(fm_engine_experience_step(e, NULL, &b.r.base.err),
+                              FM_ERR_INVALID, &b.r.base.err,
                               "the loss is not finite"));
-    CU_ASSERT(strstr(b.r.err.text, "step 3, rollout") != NULL);
+    CU_ASSERT(strstr(b.r.base.err.text, "step 3, rollout") != NULL);
     fm_engine_experience_t *none = NULL;
     CU_ASSERT(fixture_refused(
         fm_engine_experience_create_ppo(b.trainer, b.r.rollouts, 6, &ppo, NULL,
-                                        0, &none, &b.r.err),
-        FM_ERR_INVALID, &b.r.err, "of the policy is not finite"));
+                                        0, &none, &b.r.base.err),
+        FM_ERR_INVALID, &b.r.base.err, "of the policy is not finite"));
     CU_ASSERT_PTR_NULL(none);
     struct state after = state_take(&b);
     /* but for the weight this test spoilt itself */
@@ -621,9 +631,9 @@ static void test_no_memory(void)
         CU_ASSERT_FATAL(fm_fault_arm(spec));
         fm_status_t rc = fm_engine_experience_create_grpo(
             b.trainer, b.r.rollouts, b.r.rollout_count, &o, NULL, 0, &e,
-            &b.r.err);
+            &b.r.base.err);
         if (rc >= 0) {
-            rc = fm_engine_experience_step(e, NULL, &b.r.err);
+            rc = fm_engine_experience_step(e, NULL, &b.r.base.err);
         }
         worked = rc >= 0;
         CU_ASSERT(worked || rc == FM_ERR_NO_MEMORY);
@@ -664,11 +674,11 @@ static void rollouts_draw(struct bench *b, fm_engine_pass_t *pass,
             double total = 0;
             const fm_engine_batch_t batch = {
                 .tokens = row, .offsets = offsets, .count = 1};
-            FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &b->r.err),
-                         &b->r.err);
+            FM_ASSERT_OK(fm_engine_pass_forward(pass, &batch, &b->r.base.err),
+                         &b->r.base.err);
             FM_ASSERT_OK(
-                fm_engine_pass_logits(pass, &last, 1, logits, &b->r.err),
-                &b->r.err);
+                fm_engine_pass_logits(pass, &last, 1, logits, &b->r.base.err),
+                &b->r.base.err);
             for (size_t v = 0; v < VOCAB; v++) {
                 total += exp((double)logits[v]);
             }
@@ -703,8 +713,9 @@ static double learn(int method, double *first)
 
     fm_rng_init(&rng, 1);
     bench_open(&b, true, 2e-2);
-    FM_ASSERT_OK(fm_engine_pass_create(b.r.model, false, &pass, &b.r.err),
-                 &b.r.err);
+    FM_ASSERT_OK(
+        fm_engine_pass_create(b.r.base.model, false, &pass, &b.r.base.err),
+        &b.r.base.err);
     fm_engine_pass_set_adapter(pass, b.r.adapter);
     ppo.kl_coef = 0;
     grpo.beta = 0;
@@ -714,16 +725,17 @@ static double learn(int method, double *first)
         rollouts_draw(&b, pass, &rng, tokens, rollouts);
         ppo.iteration = i;
         grpo.iteration = i;
-        FM_ASSERT_OK(
-            method == PPO
-                ? fm_engine_experience_create_ppo(b.trainer, rollouts, COUNT,
-                                                  &ppo, NULL, 0, &e, &b.r.err)
-                : fm_engine_experience_create_grpo(
-                      b.trainer, rollouts, COUNT, &grpo, NULL, 0, &e, &b.r.err),
-            &b.r.err);
+        FM_ASSERT_OK(method == PPO ? fm_engine_experience_create_ppo(
+                                         b.trainer, rollouts, COUNT, &ppo, NULL,
+                                         0, &e, &b.r.base.err)
+                                   : fm_engine_experience_create_grpo(
+                                         b.trainer, rollouts, COUNT, &grpo,
+                                         NULL, 0, &e, &b.r.base.err),
+                     &b.r.base.err);
         while (fm_engine_experience_position(e) <
                fm_engine_experience_steps(e)) {
-            FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.err), &b.r.err);
+            FM_ASSERT_OK(fm_engine_experience_step(e, &m, &b.r.base.err),
+                         &b.r.base.err);
         }
         fm_engine_experience_destroy(e);
         *first = i == 1 ? m.reward_mean : *first;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pool against a slow, obvious model: seeded random events, and after
- * each the states of all keys, items and nodes must agree.
+ * each the states of all keys, items and nodes must agree, and what every
+ * tenant has paid.  In the end the journaled events alone, applied to another
+ * pool, must lead to the same states and accounts.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +20,9 @@
 #define FLOWS 60
 #define ITEMS 6
 #define ATTEMPTS 2
+#define TENANTS 5
+#define DEVICES_MAX 2 /* of the tenants that have a quota */
+#define SEEN 16       /* waiting items looked at for one that may be served */
 
 enum { K_NONE, K_READY, K_LEASED, K_SETTLED };
 
@@ -24,8 +30,14 @@ struct m_item {
     int flow, node, pos, key, state; /* fm_pool_item_state_t, READY = waits */
 };
 
+struct m_journal {
+    fm_pool_event_t event;
+    fm_digest_t keys[ITEMS];
+};
+
 struct model {
     fm_pool_t *pool;
+    fm_tenants_t *tenants;
     fm_rng_t rng;
     struct m_item items[FLOWS * NODES * ITEMS];
     int item_count;
@@ -35,9 +47,19 @@ struct model {
     int key_state[KEYS], key_attempts[KEYS];
     uint64_t key_lease[KEYS];
     uint32_t key_pos[KEYS];
+    double key_estimate[KEYS]; /* dollars, while leased */
+    double key_cost[KEYS];     /* dollars, once settled */
+    bool key_paid[KEYS][TENANTS];
+    double paid[TENANTS]; /* dollars */
+    int flow_tenant[FLOWS];
     uint64_t leases;
     int64_t now;
+    fm_pool_batch_t told; /* when it was last said to have changed */
+    struct m_journal *journal;
+    int journal_count;
 };
+
+static const char *const names[TENANTS] = {"ann", "bob", "cem", "dan", "eve"};
 
 static const int deps[NODES][2] = {{-1, -1}, {0, -1}, {0, 1}, {-1, -1}};
 
@@ -158,6 +180,46 @@ static void m_fail_node(struct model *m, int f, int n)
     m_settle_nodes(m, f);
 }
 
+/* T7: in equal parts by who waits. */
+static int m_pay(struct model *m, int key, double dollars)
+{
+    int count = 0;
+
+    memset(m->key_paid[key], 0, sizeof(m->key_paid[key]));
+    for (int i = 0; i < m->item_count; i++) {
+        if (m->items[i].key == key && waits(&m->items[i])) {
+            m->key_paid[key][m->flow_tenant[m->items[i].flow]] = true;
+        }
+    }
+    for (int t = 0; t < TENANTS; t++) {
+        count += m->key_paid[key][t];
+    }
+    for (int t = 0; t < TENANTS; t++) {
+        m->paid[t] += m->key_paid[key][t] ? dollars / count : 0;
+    }
+    return count;
+}
+
+/* T8, T9: a newcomer takes a part, or pays what nobody has paid. */
+static void m_share(struct model *m, int key, int tenant)
+{
+    int count = 0;
+
+    for (int t = 0; t < TENANTS; t++) {
+        count += m->key_paid[key][t];
+    }
+    if (m->key_paid[key][tenant]) {
+        return;
+    }
+    for (int t = 0; t < TENANTS; t++) {
+        if (m->key_paid[key][t]) {
+            m->paid[t] += m->key_cost[key] * (1.0 / (count + 1) - 1.0 / count);
+        }
+    }
+    m->key_paid[key][tenant] = true;
+    m->paid[tenant] += m->key_cost[key] / (count + 1);
+}
+
 static void m_ok(struct model *m, int key)
 {
     bool first = true;
@@ -187,12 +249,35 @@ static void m_task_error(struct model *m, int key)
     }
 }
 
+/* Leases are volatile; results are journaled when they change something. */
+static void journal(struct model *m, const fm_pool_event_t *event)
+{
+    struct m_journal *entry = &m->journal[m->journal_count];
+
+    if (event->kind == FM_POOL_LEASE || event->kind == FM_POOL_LEASE_END) {
+        return;
+    }
+    m->journal_count++;
+    entry->event = *event;
+    if (event->kind == FM_POOL_RESULT) {
+        entry->event.result.replayed = true;
+    } else if (event->kind == FM_POOL_EXPAND) {
+        memcpy(entry->keys, event->expand.keys,
+               event->expand.count * sizeof(fm_digest_t));
+        entry->event.expand.keys = entry->keys;
+    }
+}
+
 static void apply(struct model *m, const fm_pool_event_t *event)
 {
     fm_error_t err = {0};
+    bool changes = false;
 
-    FM_ASSERT_OK(fm_pool_check(m->pool, event, NULL, &err), &err);
+    FM_ASSERT_OK(fm_pool_check(m->pool, event, &changes, &err), &err);
     FM_ASSERT_OK(fm_pool_apply(m->pool, event, &err), &err);
+    if (changes) {
+        journal(m, event);
+    }
 }
 
 static int pick(struct model *m, int bound)
@@ -204,17 +289,18 @@ static void do_submit(struct model *m)
 {
     static const uint32_t d1[] = {0};
     static const uint32_t d2[] = {0, 1};
-    const fm_pool_node_spec_t nodes[NODES] = {
+    static const fm_pool_node_spec_t nodes[NODES] = {
         {NULL, 0}, {d1, 1}, {d2, 2}, {NULL, 0}};
     int f = m->flows;
 
     if (f == FLOWS) {
         return;
     }
+    m->flow_tenant[f] = pick(m, TENANTS);
     apply(m, &(fm_pool_event_t){
                  .kind = FM_POOL_SUBMIT,
                  .submit = {.workflow = (uint32_t)f,
-                            .tenant = pick(m, 2) ? "ann" : "bob",
+                            .tenant = names[m->flow_tenant[f]],
                             .priority = pick(m, 3),
                             .deadline_ns = pick(m, 2) ? 1000 + pick(m, 99) : 0,
                             .now_ns = m->now,
@@ -257,6 +343,9 @@ static void do_node(struct model *m)
             m->items[m->item_count++] = (struct m_item){
                 f, n, i, key,
                 settled ? FM_POOL_ITEM_SHARED : FM_POOL_ITEM_READY};
+            if (settled) {
+                m_share(m, key, m->flow_tenant[f]);
+            }
             if (m->key_state[key] == K_NONE) {
                 m->key_state[key] = K_READY;
             }
@@ -273,48 +362,114 @@ static void do_node(struct model *m)
     m_settle_nodes(m, f);
 }
 
-static void do_lease(struct model *m)
+/* Whether some tenant that waits for it, of the first few, has no quota in
+ * the way. */
+static bool m_servable(const struct model *m, int key)
 {
-    bool any = false;
+    int seen = 0;
+
+    if (m->key_state[key] != K_READY) {
+        return false;
+    }
+    for (int i = leader_of(m, key); i < m->item_count && seen < SEEN; i++) {
+        if (m->items[i].key == key) {
+            int tenant = m->flow_tenant[m->items[i].flow];
+            uint32_t id = fm_tenants_find(m->tenants, names[tenant]);
+            seen++;
+            if (waits(&m->items[i]) && !fm_tenants_is_blocked(m->tenants, id)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static int key_of(const fm_digest_t *digest)
+{
+    for (int key = 0; key < KEYS; key++) {
+        fm_digest_t of = key_digest(key);
+        if (fm_digest_equal(&of, digest)) {
+            return key;
+        }
+    }
+    return KEYS;
+}
+
+static void take_dirty(struct model *m)
+{
+    uint32_t dirty = UINT32_MAX;
+
+    while (fm_pool_next_dirty(m->pool, &dirty)) {
+        CU_ASSERT_FATAL(dirty == 0);
+        (void)fm_pool_batch_get(m->pool, 0, &m->told);
+    }
+}
+
+/* What is there must agree with the model, and have been told. */
+static bool batch_agrees(const struct model *m, const bool *servable)
+{
+    fm_pool_batch_t batch;
+    uint32_t ready = 0;
+    uint32_t all = 0;
 
     for (int k = 0; k < KEYS; k++) {
-        any = any || m->key_state[k] == K_READY;
+        ready += servable[k];
+        all += m->key_state[k] == K_READY;
     }
-    CU_ASSERT_FATAL(fm_pool_batch_count(m->pool) == (any ? 1 : 0));
-    if (!any) {
+    CU_ASSERT_FATAL(fm_pool_batch_get(m->pool, 0, &batch) == (ready > 0));
+    CU_ASSERT_FATAL(batch.ready == ready && batch.blocked == all - ready);
+    CU_ASSERT_FATAL(m->told.ready == ready && m->told.blocked == all - ready);
+    return ready > 0;
+}
+
+static void do_lease(struct model *m)
+{
+    bool servable[KEYS];
+    uint32_t ready = 0;
+    bool suspect = false;
+
+    take_dirty(m);
+    for (int k = 0; k < KEYS; k++) {
+        servable[k] = m_servable(m, k);
+        ready += m->key_state[k] == K_READY;
+    }
+    if (!batch_agrees(m, servable)) {
         return;
     }
+    fm_pool_ref_t next = fm_pool_batch_next(m->pool, 0);
     uint64_t id = ++m->leases;
+    uint32_t most = 1 + (uint32_t)pick(m, 5);
+    double dollars = pick(m, 9);
     apply(m, &(fm_pool_event_t){.kind = FM_POOL_LEASE,
                                 .lease = {.lease = id,
                                           .worker = (uint32_t)pick(m, 3),
                                           .batch_key = key_digest(-1),
-                                          .max_items = 1 + (uint32_t)pick(m, 5),
-                                          .ignore_avoid = true}});
+                                          .max_items = most,
+                                          .ignore_avoid = true,
+                                          .seconds = 1,
+                                          .dollars = dollars}});
     fm_pool_lease_info_t info;
     CU_ASSERT_FATAL(fm_pool_lease_get(m->pool, id, &info));
     CU_ASSERT_FATAL(info.items > 0 && info.open == info.items);
     for (uint32_t p = 0; p < info.items; p++) {
         fm_pool_ref_t ref;
         CU_ASSERT_FATAL(fm_pool_lease_item(m->pool, id, p, &ref));
-        int key = 0;
-        for (; key < KEYS; key++) {
-            fm_digest_t digest = key_digest(key);
-            if (fm_digest_equal(&digest, &ref.key)) {
-                break;
-            }
-        }
+        CU_ASSERT(p > 0 || memcmp(&ref, &next, sizeof(ref)) == 0);
+        int key = key_of(&ref.key);
+        /* never two leaders for one key, never past a quota */
+        CU_ASSERT_FATAL(key < KEYS && m->key_state[key] == K_READY &&
+                        servable[key]);
         /* what has failed before goes alone (P10) */
-        CU_ASSERT(key < KEYS && (m->key_attempts[key] == 0 || info.items == 1));
-        /* never two leaders for one key */
-        CU_ASSERT_FATAL(key < KEYS && m->key_state[key] == K_READY);
+        suspect = suspect || m->key_attempts[key] > 0;
         const struct m_item *item = &m->items[leader_of(m, key)];
         CU_ASSERT(item->flow == (int)ref.workflow &&
                   item->node == (int)ref.node && item->pos == (int)ref.item);
         m->key_state[key] = K_LEASED;
         m->key_lease[key] = id;
         m->key_pos[key] = p;
+        m->key_estimate[key] = dollars / (most < ready ? most : ready);
     }
+    CU_ASSERT(!suspect || info.items == 1);
 }
 
 static void do_result(struct model *m)
@@ -322,6 +477,7 @@ static void do_result(struct model *m)
     int key = pick(m, KEYS);
     bool late = pick(m, 8) == 0;
     int what = pick(m, 8);
+    double dollars = pick(m, 3) ? pick(m, 64) / 8.0 : 0; /* or unknown */
     fm_pool_event_t event = {
         .kind = FM_POOL_RESULT,
         .result = {.lease = late ? UINT64_MAX : m->key_lease[key],
@@ -330,7 +486,9 @@ static void do_result(struct model *m)
                    .outcome = what < 5   ? FM_POOL_OK
                               : what < 7 ? FM_POOL_TASK_ERROR
                                          : FM_POOL_INFRA_ERROR,
-                   .output = key_digest(key + 1000)}};
+                   .output = key_digest(key + 1000),
+                   .seconds = dollars,
+                   .dollars = dollars}};
     bool leased = m->key_state[key] == K_LEASED;
     fm_error_t err = {0};
     bool changes = false;
@@ -338,20 +496,29 @@ static void do_result(struct model *m)
     if (!late && !leased) {
         return;
     }
+    if (dollars <= 0 && !late) { /* for the sake of the replay, say it */
+        dollars = m->key_estimate[key];
+    }
     FM_ASSERT_OK(fm_pool_check(m->pool, &event, &changes, &err), &err);
-    if (event.result.outcome == FM_POOL_OK) {
-        CU_ASSERT(changes == (m->key_state[key] != K_SETTLED));
+    CU_ASSERT(changes == (event.result.outcome == FM_POOL_OK
+                              ? m->key_state[key] != K_SETTLED
+                              : !late));
+    if (!changes) {
         apply(m, &event);
-        if (m->key_state[key] != K_SETTLED) {
-            m_ok(m, key);
-        }
         return;
     }
-    CU_ASSERT(changes == !late);
+    if (what < 7) {
+        int payers = m_pay(m, key, dollars);
+        m->key_cost[key] = dollars;
+        CU_ASSERT(payers > 0 || leader_of(m, key) < 0);
+    }
     apply(m, &event);
-    if (!late && what < 7) {
+    m->journal[m->journal_count - 1].event.result.dollars = dollars;
+    if (what < 5) {
+        m_ok(m, key);
+    } else if (what < 7) {
         m_task_error(m, key);
-    } else if (!late) {
+    } else {
         m->key_state[key] = leader_of(m, key) < 0 ? K_NONE : K_READY;
     }
 }
@@ -365,10 +532,8 @@ static void m_lease_over(struct model *m, uint64_t lease)
     }
 }
 
-static void do_lease_end(struct model *m)
+static void lease_end(struct model *m, int key)
 {
-    int key = pick(m, KEYS);
-
     if (m->key_state[key] == K_LEASED) {
         apply(m, &(fm_pool_event_t){
                      .kind = FM_POOL_LEASE_END,
@@ -377,6 +542,11 @@ static void do_lease_end(struct model *m)
                                                      : FM_POOL_END_DRAINED}});
         m_lease_over(m, m->key_lease[key]);
     }
+}
+
+static void do_lease_end(struct model *m)
+{
+    lease_end(m, pick(m, KEYS));
 }
 
 static void do_cancel(struct model *m)
@@ -421,6 +591,8 @@ static void do_forget(struct model *m)
     }
     m->key_state[key] = K_NONE;
     m->key_attempts[key] = 0;
+    m->key_cost[key] = 0;
+    memset(m->key_paid[key], 0, sizeof(m->key_paid[key]));
     for (int i = 0; i < m->item_count; i++) {
         struct m_item *item = &m->items[i];
         if (item->key == key && m_needed(m, item)) {
@@ -434,11 +606,60 @@ static void do_forget(struct model *m)
     }
 }
 
+static bool near(double a, double b)
+{
+    return fabs(a - b) < 1e-6 * (1 + fabs(b));
+}
+
+/* Accounts; held while leased; every device counted once. */
+static void compare_tenants(const struct model *m)
+{
+    fm_pool_totals_t totals;
+    uint64_t ran = 0;
+    uint64_t shared = 0;
+    double paid = 0;
+    double held = 0;
+    double dollars = 0;
+    double devices = 0;
+
+    fm_pool_totals(m->pool, &totals);
+    for (int k = 0; k < KEYS; k++) {
+        held += m->key_state[k] == K_LEASED ? m->key_estimate[k] : 0;
+    }
+    for (int t = 0; t < TENANTS; t++) {
+        fm_tenant_info_t info;
+        uint32_t id = fm_tenants_find(m->tenants, names[t]);
+        uint64_t queued = 0;
+
+        paid += m->paid[t];
+        if (fm_tenants_get(m->tenants, id, &info) < 0) {
+            continue; /* never submitted */
+        }
+        for (int i = 0; i < m->item_count; i++) {
+            queued +=
+                waits(&m->items[i]) && m->flow_tenant[m->items[i].flow] == t;
+        }
+        CU_ASSERT_FATAL(info.queued == queued);
+        CU_ASSERT_FATAL(info.dollars > m->paid[t] - 1e-6);
+        CU_ASSERT_FATAL(totals.leases > 0 || near(info.dollars, m->paid[t]));
+        CU_ASSERT_FATAL(info.config.devices_max == 0 ||
+                        info.devices_now < DEVICES_MAX + 1);
+        ran += info.items_ran;
+        shared += info.items_shared;
+        dollars += info.dollars;
+        devices += info.devices_now;
+    }
+    CU_ASSERT_FATAL(ran == totals.ran && shared == totals.shared);
+    CU_ASSERT_FATAL(near(dollars, paid + held));
+    CU_ASSERT_FATAL(near(devices, totals.leases));
+}
+
 static void compare(const struct model *m)
 {
     fm_pool_totals_t totals;
     uint64_t counts[FM_POOL_ITEM_DROPPED + 1] = {0};
 
+    compare_tenants(m);
     for (int f = 0; f < m->flows; f++) {
         fm_pool_workflow_t flow;
         CU_ASSERT_FATAL(fm_pool_workflow_get(m->pool, (uint32_t)f, &flow) ==
@@ -501,6 +722,44 @@ static void drain(struct model *m)
     }
 }
 
+/* Only what the journal holds, into another pool, with no quotas refusing. */
+static void replay(struct model *m)
+{
+    fm_pool_t *live = m->pool;
+    fm_tenants_t *live_tenants = m->tenants;
+    fm_error_t err = {0};
+
+    m->pool = fm_pool_create(&(fm_pool_options_t){.max_attempts = ATTEMPTS});
+    CU_ASSERT_FATAL(m->pool != NULL);
+    m->tenants = fm_pool_tenants(m->pool);
+    for (int t = 0; t < TENANTS; t++) {
+        FM_ASSERT_OK(
+            fm_tenants_configure(m->tenants, names[t],
+                                 &(fm_tenant_config_t){.queued_max = 1}, &err),
+            &err);
+    }
+    for (int i = 0; i < m->journal_count; i++) {
+        FM_ASSERT_OK(fm_pool_apply(m->pool, &m->journal[i].event, &err), &err);
+    }
+    compare(m);
+    fm_pool_destroy(m->pool);
+    m->pool = live;
+    m->tenants = live_tenants;
+}
+
+static void quotas_set(struct model *m, bool limited)
+{
+    const fm_tenant_config_t config = {.devices_max = limited ? DEVICES_MAX : 0,
+                                       .dollars_max = limited ? 60 : 0};
+    fm_error_t err = {0};
+
+    /* from the start: a tenant that has more than its new quota may keep it */
+    for (int t = 0; t < 2; t++) {
+        FM_ASSERT_OK(fm_tenants_configure(m->tenants, names[t], &config, &err),
+                     &err);
+    }
+}
+
 static void round_run(uint64_t seed)
 {
     static void (*const actions[])(struct model *) = {
@@ -510,8 +769,13 @@ static void round_run(uint64_t seed)
 
     CU_ASSERT_FATAL(m != NULL);
     fm_rng_init(&m->rng, seed);
-    m->pool = fm_pool_create(&(fm_pool_options_t){.max_attempts = ATTEMPTS});
+    m->journal = calloc(STEPS * 2 + 20000, sizeof(*m->journal));
+    m->tenants = fm_tenants_create();
+    CU_ASSERT_FATAL(m->journal != NULL && m->tenants != NULL);
+    m->pool = fm_pool_create(
+        &(fm_pool_options_t){.max_attempts = ATTEMPTS, .tenants = m->tenants});
     CU_ASSERT_FATAL(m->pool != NULL);
+    quotas_set(m, true);
     for (int step = 0; step < STEPS; step++) {
         m->now++;
         actions[pick(m, (int)(sizeof(actions) / sizeof(actions[0])))](m);
@@ -528,7 +792,8 @@ static void round_run(uint64_t seed)
             compare(m);
         }
     }
-    /* Every wanted key settles. */
+    /* Every wanted key settles, once quotas allow. */
+    quotas_set(m, false);
     for (int guard = 0; guard < 10000; guard++) {
         fm_pool_totals_t totals;
         fm_pool_totals(m->pool, &totals);
@@ -542,7 +807,14 @@ static void round_run(uint64_t seed)
     fm_pool_totals_t totals;
     fm_pool_totals(m->pool, &totals);
     CU_ASSERT(totals.waiting == 0);
+    for (int k = 0; k < KEYS; k++) { /* orphans */
+        lease_end(m, k);
+    }
+    compare(m);
+    replay(m);
     fm_pool_destroy(m->pool);
+    fm_tenants_destroy(m->tenants);
+    free(m->journal);
     free(m);
 }
 

@@ -168,6 +168,7 @@ static void test_lost_object(void)
     world_t world;
     fm_pool_ref_t ref;
     fm_pool_node_t node;
+    fm_pool_batch_t batch;
     fm_buf_t entries = {0};
     fm_buf_t buf = {0};
     fm_error_t err = {0};
@@ -208,7 +209,7 @@ static void test_lost_object(void)
         CU_ASSERT(fm_pool_node_get(fm_state_pool(fabric->state), 0, 0, &node) ==
                   FM_OK);
         CU_ASSERT(node.state == FM_POOL_RUNNING);
-        CU_ASSERT(fm_pool_batch_count(fm_state_pool(fabric->state)) == 1);
+        CU_ASSERT(ready_batches(fm_state_pool(fabric->state), &batch) == 1);
         fm_fabric_close(fabric);
     }
     fabric = open_fabric(true);

@@ -132,11 +132,13 @@ static void test_refused(void)
     char *file = fm_asprintf("%s/bad.yaml", dir);
     char *fabric = fm_asprintf("%s/fabric", dir);
     FM_ASSERT_OK(fm_file_replace(file, "kind: [\n", 8, &err), &err);
-    fm_launch_options_t opts = {.file = file, .fabric_dir = fabric};
+    const char *files[] = {file, NULL};
+    fm_launch_options_t opts = {
+        .files = files, .file_count = 1, .fabric_dir = fabric};
     CU_ASSERT(fm_launch_run(&opts, &err) == FM_LAUNCH_REFUSED);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "bad.yaml:"));
     CU_ASSERT(access(fabric, F_OK) != 0); /* nothing was made */
-    opts.file = "/nonexistent/workflow.yaml";
+    files[0] = "/nonexistent/workflow.yaml";
     CU_ASSERT(fm_launch_run(&opts, &err) == FM_LAUNCH_REFUSED);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "/nonexistent/workflow.yaml"));
     free(file);

@@ -267,9 +267,11 @@ static bool all_wait(const struct stage *stage)
     const fm_pool_t *pool = fm_state_pool(state);
     size_t ready = 0;
 
-    for (size_t i = 0; i < fm_pool_batch_count(pool); i++) {
+    for (uint32_t id = 0; id < fm_pool_batch_ids(pool); id++) {
         fm_pool_batch_t batch;
-        fm_pool_batch_at(pool, i, &batch);
+        if (!fm_pool_batch_get(pool, id, &batch)) {
+            continue;
+        }
         const fm_batch_info_t *info = fm_state_batch(state, &batch.key);
         const char *task = fm_key_task_at(info->task_index)->name;
         ready += strcmp(task, "inference") == 0 ? batch.ready : 0;

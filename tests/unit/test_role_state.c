@@ -6,6 +6,7 @@
 #include "role_fixture.h"
 
 #include "base/rng.h"
+#include "role/control/work.h"
 
 static const char *const abc[] = {"a", "b", "c"};
 
@@ -71,6 +72,11 @@ static void dump(const fm_state_t *state, uint64_t leases, fm_buf_t *out)
                           lease->items);
         }
     }
+    fm_json_t *learned = fm_cost_to_json(fm_state_cost(state));
+    char *learned_text = fm_json_dump(learned); /* all digits: bit for bit */
+    fm_buf_printf(out, "%s\n", learned_text ? learned_text : "?");
+    free(learned_text);
+    fm_json_drop(learned);
     fm_pool_totals(fm_state_pool(state), &totals);
     fm_buf_printf(
         out, "%llu %llu %llu %llu %llu %llu %llu\n",
@@ -158,6 +164,85 @@ static void test_whole_life(void)
     CU_ASSERT(lease->items == 2 && lease->joules == 20); /* of both parts */
     CU_ASSERT(fm_state_lease(world.state, 99) == NULL);
     world_fini(&world);
+}
+
+/* Seconds of @p device for one echo, by what the state has learned. */
+static double seconds_on(const world_t *world, const char *device)
+{
+    fm_cost_t *cost = fm_state_cost(world->state);
+    fm_cost_estimate_t out;
+    uint32_t task = 0;
+    uint32_t id = 0;
+
+    CU_ASSERT(fm_cost_task_id(cost, "echo", NULL, &task, NULL) == FM_OK);
+    CU_ASSERT(fm_cost_device_id(cost, device, NULL, &id, NULL) == FM_OK);
+    fm_cost_estimate(cost, task, id, 1, &out);
+    return out.seconds;
+}
+
+/* What is learned is of the class that the lease ran on, without the load of
+ * its model, and a function of the records alone. */
+static void test_learning(void)
+{
+    static const fm_work_site_t sites[] = {
+        {.device_class = "fast", .spec = {.flops_per_s = 1e12}},
+        {.device_class = "slow",
+         .spec = {.flops_per_s = 1e10, .load_bytes_per_s = 1e8},
+         .load_s = 20,
+         .load_bytes = 1e9},
+    };
+    world_t world;
+    fm_cost_estimate_t load;
+    uint32_t slow = 0;
+
+    start(&world);
+    for (uint32_t i = 0; i < 3; i++) {
+        const fm_work_site_t *site = &sites[i % 2];
+        char *placement = fm_work_site_note("{\"total_s\":1}", site);
+        CU_ASSERT_FATAL(placement != NULL);
+        CU_ASSERT(world_lease(&world, 1) == 1);
+        world.placement = placement;
+        world.seconds = i % 2 ? 28 : 2;
+        CU_ASSERT(world_result(&world, 0, "\"x\"", true) == FM_OK);
+        free(placement);
+        world.placement = NULL;
+    }
+    CU_ASSERT_DOUBLE_EQUAL(seconds_on(&world, "fast"), 2, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seconds_on(&world, "slow"), 8, 1e-9);
+    CU_ASSERT(fm_cost_device_id(fm_state_cost(world.state), "slow", NULL, &slow,
+                                NULL) == FM_OK);
+    fm_cost_load(fm_state_cost(world.state), slow, 1e9, &load);
+    CU_ASSERT_DOUBLE_EQUAL(load.seconds, 20, 1e-9);
+    check_replay(&world);
+    world_fini(&world);
+}
+
+/* A placement from a damaged or hostile record teaches nothing wrong. */
+static void test_hostile_sites(void)
+{
+    static const char *const placements[] = {
+        "",
+        "7",
+        "{\"on\":3}",
+        "{\"on\":{\"class\":3}}",
+        "{\"on\":{\"class\":\"\"}}",
+        "{\"on\":{\"class\":\"@load\"}}",
+        "{\"on\":{\"class\":\"a\",\"flops_per_s\":-1}}",
+        "{\"on\":{\"class\":\"b\",\"load_s\":1e9,\"load_bytes\":1}}",
+        "{\"on\":{\"class\":\"b\",\"load_s\":\"1\",\"load_bytes\":[]}}",
+    };
+
+    for (size_t i = 0; i < FM_COUNT_OF(placements); i++) {
+        world_t world;
+        start(&world);
+        CU_ASSERT(world_lease(&world, 1) == 1);
+        world.placement = placements[i];
+        CU_ASSERT(world_result(&world, 0, "\"x\"", true) == FM_OK);
+        double seconds = seconds_on(&world, "b");
+        CU_ASSERT(seconds > 0 && seconds <= 0.5 + 1e-9);
+        check_replay(&world);
+        world_fini(&world);
+    }
 }
 
 static void test_shared(void)
@@ -366,6 +451,8 @@ int main(void)
 {
     static const fm_test_case_t cases[] = {
         {"whole life", test_whole_life},
+        {"learning", test_learning},
+        {"hostile sites", test_hostile_sites},
         {"shared", test_shared},
         {"parts", test_parts},
         {"cut-off parts", test_cut_off_parts},

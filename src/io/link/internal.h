@@ -15,6 +15,9 @@ struct link_ops {
     size_t (*poll)(fm_link_t *link);
     size_t (*queued)(const fm_link_t *link);
     void (*drop)(fm_link_t *link, uint32_t peer);
+    /* May be NULL: what the carrier needs of the reactor beside its poll. */
+    fm_status_t (*attach)(fm_link_t *link, fm_reactor_t *reactor,
+                          fm_error_t *err);
     void (*close)(fm_link_t *link); /* frees the link */
 };
 

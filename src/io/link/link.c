@@ -117,6 +117,9 @@ fm_status_t fm_link_attach(fm_link_t *link, fm_reactor_t *reactor,
     fm_status_t rc =
         fm_reactor_poller_add(reactor, attached_poll, link, link->polled, err);
 
+    if (rc >= 0 && link->ops->attach) {
+        rc = link->ops->attach(link, reactor, err);
+    }
     if (rc >= 0) {
         link->reactor = reactor;
         fm_reactor_wake(reactor); /* messages may wait already */

@@ -5,6 +5,8 @@
  *
  *   loop.c   endpoints inside one process and one thread (embedded default)
  *   mpi.c    the ranks of MPI_COMM_WORLD
+ *   zmq.c    cells that join: one listens, others connect, over TCP with CURVE
+ *   mux.c    two links as one
  *   chaos.c  wraps any link: seeded drops, duplicates, delays, reorders
  *
  * A link carries opaque bytes, whole messages, in order per peer and without
@@ -93,6 +95,57 @@ FM_MUST_USE fm_status_t fm_link_loop_create(uint32_t count,
                                             const fm_link_options_t *opts,
                                             fm_link_t **links_out,
                                             fm_error_t *err);
+
+#define FM_LINK_ZMQ_KEY_TEXT 40 /**< characters of a CURVE key (Z85) */
+
+/** A CURVE key pair, NUL-terminated. */
+typedef struct fm_link_zmq_keys {
+    char public_key[FM_LINK_ZMQ_KEY_TEXT + 1];
+    char secret_key[FM_LINK_ZMQ_KEY_TEXT + 1];
+} fm_link_zmq_keys_t;
+
+FM_MUST_USE fm_status_t fm_link_zmq_keys_make(fm_link_zmq_keys_t *keys_out,
+                                              fm_error_t *err);
+/**
+ * Endpoint 0, which any number of others may connect to; they are numbered
+ * from 1 in the order in which they came, and never anew: one that connects
+ * again by a new link is another peer.  fm_link_size() grows with them.
+ * A connection that breaks is made again and loses nothing.
+ *
+ * @param endpoint  such as "tcp://0.0.0.0:*".
+ * @param client_public_key  of the one pair that clients share; all others are
+ *                  refused before anything they say is read.
+ * @param bound_out [out] the endpoint with its port; free() it.
+ * @retval FM_ERR_INVALID  that is no key.
+ * @retval FM_ERR_IO       the endpoint cannot be bound; the text says why.
+ */
+FM_MUST_USE fm_status_t fm_link_zmq_listen(const char *endpoint,
+                                           const fm_link_zmq_keys_t *keys,
+                                           const char *client_public_key,
+                                           const fm_link_options_t *opts,
+                                           fm_link_t **link_out,
+                                           char **bound_out, fm_error_t *err);
+/**
+ * Connect to a listening endpoint, which is peer 0; on_peer tells when it has
+ * answered.  Until then messages wait here.  Our own number is the listener's
+ * to give: 1 until it has.  A listener that was started anew (with the same
+ * keys, at the same place) is reported as a peer that is gone.
+ */
+FM_MUST_USE fm_status_t fm_link_zmq_connect(const char *endpoint,
+                                            const char *server_public_key,
+                                            const fm_link_zmq_keys_t *keys,
+                                            const fm_link_options_t *opts,
+                                            fm_link_t **link_out,
+                                            fm_error_t *err);
+
+/**
+ * @p first and @p second as one link; both are owned from then on (not on
+ * failure).  We must be endpoint 0 of both.  Peers of the first keep their
+ * numbers; peer n of the second becomes fm_link_size(first) − 1 + n.
+ */
+FM_MUST_USE fm_status_t fm_link_mux_create(fm_link_t *first, fm_link_t *second,
+                                           fm_link_t **link_out,
+                                           fm_error_t *err);
 
 /** What chaos does, in parts per million of the messages sent. */
 typedef struct fm_link_chaos {

@@ -135,6 +135,9 @@ static void item_want(fm_pool_t *pool, const fm_pool_expand_t *expand,
         }
     } else {
         fm_pool_ready_hurry(pool, id, workflow_of(pool, node_id)->deadline_ns);
+        if (work->state == WORK_READY && fm_pool_ready_blocked(pool, work)) {
+            fm_pool_ready_move(pool, id); /* the newcomer may be served */
+        }
     }
 }
 

@@ -30,7 +30,7 @@ void fm_pool_charge_grant(fm_pool_t *pool, struct lease *lease, uint32_t id,
     fm_tenants_hold(pool->options.tenants, tenant, &cost, 1);
 }
 
-/* Each run of slots of one tenant is that part of the device. */
+/* Each run of slots of one tenant is that part of the devices. */
 static void devices_move(fm_pool_t *pool, const struct lease *lease,
                          double times)
 {
@@ -39,7 +39,7 @@ static void devices_move(fm_pool_t *pool, const struct lease *lease,
             to++;
         }
         fm_tenants_devices(pool->options.tenants, lease->payers[from],
-                           times * (to - from) / lease->count);
+                           times * lease->devices * (to - from) / lease->count);
     }
 }
 

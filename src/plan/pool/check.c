@@ -8,6 +8,8 @@
 
 #define COST_MAX 1e15 /* of seconds, dollars or joules: no item costs more */
 
+#define AHEAD 16 /* keys: their look-ups overlap in memory */
+
 typedef fm_status_t check_fn(const fm_pool_t *pool,
                              const fm_pool_event_t *event, bool *changes,
                              fm_error_t *err);
@@ -133,6 +135,10 @@ static fm_status_t expand_check(const fm_pool_t *pool,
     }
     uint32_t batch = fm_pool_batch_find(pool, &expand->batch_key);
     for (size_t i = 0; i < expand->count; i++) {
+        if (expand->count - i > AHEAD) {
+            fm_pool_work_prefetch(pool, &expand->keys[i + AHEAD],
+                                  &expand->keys[i + AHEAD / 2]);
+        }
         uint32_t work = fm_pool_work_find(pool, &expand->keys[i]);
         if (work != NONE && work_at(pool, work)->batch != NONE &&
             work_at(pool, work)->batch != batch) {

@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
+#define SWEEP_STEPS 64u
+
 /* --- making --------------------------------------------------------------- */
 
 static fm_status_t batch_add(fm_pool_t *pool, const fm_digest_t *key,
@@ -58,16 +60,20 @@ static fm_status_t lane_make(fm_pool_t *pool, uint32_t batch_id,
     struct batch *batch = &pool->batches[batch_id];
     fm_digest_t key = group_key(batch_id, tenant, 0, 1);
     const uint64_t *known = fm_map_get(pool->group_ids, &key);
+    size_t before = batch->lane_capacity;
     fm_status_t rc;
 
     if (known) {
         *lane_out = (uint32_t)*known;
         return FM_OK;
     }
+    if ((rc = fm_grow((void *)&batch->lanes, &batch->lane_capacity,
+                      batch->lanes_made, sizeof(*batch->lanes), err)) < 0) {
+        return rc;
+    }
+    pool->list_bytes += (batch->lane_capacity - before) * sizeof(*batch->lanes);
     if ((rc = fm_pool_chunks_reserve(&pool->lane_chunks, pool->lane_used + 1u,
                                      sizeof(struct lane), err)) < 0 ||
-        (rc = fm_grow((void *)&batch->lanes, &batch->lane_capacity,
-                      batch->lanes_made, sizeof(*batch->lanes), err)) < 0 ||
         (rc = fm_grow((void *)&pool->order, &pool->order_capacity,
                       batch->lanes_made, sizeof(*pool->order), err)) < 0 ||
         (rc = fm_map_put(pool->group_ids, &key, pool->lane_used, err)) < 0) {
@@ -127,7 +133,7 @@ fm_status_t fm_pool_batch_make(fm_pool_t *pool, const fm_digest_t *key,
         (rc = group_make(pool, id, owner->tenant, owner->priority, group_out,
                          err)) < 0 ||
         (owner->deadline_ns != INT64_MAX &&
-         (rc = fm_pool_dues_reserve(&pool->batches[id], count, err)) < 0)) {
+         (rc = fm_pool_dues_reserve(pool, id, count, err)) < 0)) {
         return rc;
     }
     *batch_out = id;
@@ -279,8 +285,14 @@ void fm_pool_batch_mark(fm_pool_t *pool, uint32_t id)
     pool->dirty.tail = id;
 }
 
-/* A tenant met a quota or left it: that is looked at here and not at once, so
- * one that is there and back between two looks costs nothing. */
+/*
+ * A tenant met a quota or left it: that is looked at here and not at once, so
+ * one that is there and back between two looks costs nothing.  A work that
+ * waits in the name of a tenant at a quota may be wanted by another that is
+ * not: after a flip all works are looked at, some at each call, so that a
+ * tenant which flips all the time costs little; and all that are left when no
+ * lease is out, because then nothing else would bring the next call.
+ */
 static void flips_mark(fm_pool_t *pool)
 {
     uint32_t tenant = 0;
@@ -293,6 +305,11 @@ static void flips_mark(fm_pool_t *pool)
             fm_pool_batch_mark(pool, lane_at(pool, id)->batch);
         }
     }
+    if (pool->flips != fm_tenants_flips(pool->options.tenants)) {
+        pool->flips = fm_tenants_flips(pool->options.tenants);
+        pool->sweep_left = pool->work_used;
+    }
+    fm_pool_ready_sweep(pool, pool->totals.leases ? SWEEP_STEPS : UINT32_MAX);
 }
 
 bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out)

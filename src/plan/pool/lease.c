@@ -22,8 +22,8 @@ static fm_status_t lease_make(fm_pool_t *pool, const fm_pool_lease_t *event,
                       pool->lease_count, sizeof(struct lease), err)) < 0) {
         return rc;
     }
-    uint32_t *slots =
-        fm_malloc(slot_count * (sizeof(*slots) + sizeof(uint16_t)));
+    size_t slot_bytes = slot_count * (sizeof(uint32_t) + sizeof(uint16_t));
+    uint32_t *slots = fm_malloc(slot_bytes);
     if (!slots) {
         return fm_no_memory(err);
     }
@@ -39,14 +39,18 @@ static fm_status_t lease_make(fm_pool_t *pool, const fm_pool_lease_t *event,
     } else {
         pool->lease_free = pool->leases[id].free_next;
     }
-    pool->leases[id] = (struct lease){.id = event->lease,
-                                      .worker = event->worker,
-                                      .slots = slots,
-                                      .payers = (void *)(slots + slot_count),
-                                      .resource = event->resource,
-                                      .granted_ns = event->now_ns,
-                                      .expires_ns = event->expires_ns,
-                                      .used = true};
+    pool->leases[id] =
+        (struct lease){.id = event->lease,
+                       .worker = event->worker,
+                       .slots = slots,
+                       .slot_bytes = slot_bytes,
+                       .payers = (void *)(slots + slot_count),
+                       .resource = event->resource,
+                       .devices = event->devices ? event->devices : 1,
+                       .granted_ns = event->now_ns,
+                       .expires_ns = event->expires_ns,
+                       .used = true};
+    pool->list_bytes += slot_bytes;
     *lease_out = id;
     return FM_OK;
 }

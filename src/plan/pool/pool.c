@@ -149,6 +149,7 @@ void fm_pool_lease_drop(fm_pool_t *pool, uint32_t id)
     (void)fm_map_remove(pool->lease_ids, &key);
     free(lease->slots);
     lease->slots = NULL;
+    pool->list_bytes -= lease->slot_bytes;
     pool->totals.leases--;
     if (lease->queued) {
         lease->dead = true;

@@ -112,9 +112,11 @@ typedef struct fm_pool_lease {
     int64_t now_ns;
     int64_t expires_ns; /**< 0: never by time */
     uint32_t resource;  /**< device class, as of fm_tenants_capacity() */
-    double seconds, dollars, joules; /**< estimate for max_items (or all that
-                             are ready): charged at once, corrected by results.
-                             No seconds: units of work count as seconds */
+    uint32_t devices;   /**< of it, at once; 0: 1 */
+    double seconds;     /**< estimate for max_items (or all that are ready), of
+                             all its devices together: charged at once, corrected
+                             by results.  0: units of work count as seconds */
+    double dollars, joules; /**< likewise */
 } fm_pool_lease_t;
 
 typedef struct fm_pool_result {
@@ -125,7 +127,8 @@ typedef struct fm_pool_result {
     fm_digest_t output; /**< when ok */
     bool replayed; /**< from the journal: count it although its lease is gone */
     int64_t now_ns;
-    double seconds, dollars, joules; /**< of this item; 0: as estimated */
+    double seconds, dollars, joules; /**< this item's part of the batch, of all
+                                          devices together; 0: as estimated */
 } fm_pool_result_t;
 
 /** One change, tagged by kind. */
@@ -339,6 +342,8 @@ bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out);
  *  class and blocked alone.  All zero for an unknown id. */
 bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t batch,
                        fm_pool_batch_t *out);
+/** Batch keys ever seen: all ids are below. */
+uint32_t fm_pool_batch_ids(const fm_pool_t *pool);
 /** The id of @p key; UINT32_MAX when it was never seen. */
 uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key);
 /** The item that would be leased next, so that the caller can look up its

@@ -188,28 +188,19 @@ size_t fm_pool_sharers(const fm_pool_t *pool, const fm_digest_t *key,
 
 static size_t bytes_held(const fm_pool_t *pool)
 {
-    size_t bytes =
-        sizeof(*pool) + pool->work_chunks.count * CHUNK * sizeof(struct work) +
-        pool->node_chunks.count * CHUNK * sizeof(struct node) +
-        pool->table_size * sizeof(*pool->table) +
-        pool->workflow_capacity * sizeof(struct workflow) +
-        pool->lane_chunks.count * CHUNK * sizeof(struct lane) +
-        pool->group_chunks.count * CHUNK * sizeof(struct group) +
-        (pool->tenant_lane_count + pool->order_capacity) * sizeof(uint32_t) +
-        fm_tenants_bytes(pool->options.tenants) +
-        pool->batch_capacity * sizeof(struct batch) +
-        pool->lease_capacity * sizeof(struct lease) +
-        pool->active_capacity * sizeof(*pool->active) + pool->item_bytes +
-        pool->edge_bytes;
-
-    for (size_t i = 0; i < pool->batch_count; i++) {
-        bytes += pool->batches[i].lane_capacity * sizeof(uint32_t) +
-                 pool->batches[i].due_capacity * sizeof(struct due);
-    }
-    for (size_t i = 0; i < pool->lease_count; i++) {
-        bytes += pool->leases[i].count * (sizeof(uint32_t) + sizeof(uint16_t));
-    }
-    return bytes;
+    return sizeof(*pool) +
+           pool->work_chunks.count * CHUNK * sizeof(struct work) +
+           pool->node_chunks.count * CHUNK * sizeof(struct node) +
+           pool->table_size * sizeof(*pool->table) +
+           pool->workflow_capacity * sizeof(struct workflow) +
+           pool->lane_chunks.count * CHUNK * sizeof(struct lane) +
+           pool->group_chunks.count * CHUNK * sizeof(struct group) +
+           (pool->tenant_lane_count + pool->order_capacity) * sizeof(uint32_t) +
+           fm_tenants_bytes(pool->options.tenants) +
+           pool->batch_capacity * sizeof(struct batch) +
+           pool->lease_capacity * sizeof(struct lease) +
+           pool->active_capacity * sizeof(*pool->active) + pool->item_bytes +
+           pool->edge_bytes + pool->list_bytes;
 }
 
 void fm_pool_totals(const fm_pool_t *pool, fm_pool_totals_t *out)
@@ -299,6 +290,11 @@ static bool lane_add(const fm_pool_t *pool, const struct lane *lane,
 size_t fm_pool_batch_count(const fm_pool_t *pool)
 {
     return pool->active_count;
+}
+
+uint32_t fm_pool_batch_ids(const fm_pool_t *pool)
+{
+    return (uint32_t)pool->batch_count;
 }
 
 uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)

@@ -92,9 +92,10 @@ static void dues_clean(const fm_pool_t *pool, uint32_t id)
     }
 }
 
-fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t id, size_t count,
                                  fm_error_t *err)
 {
+    struct batch *batch = &pool->batches[id];
     size_t wanted = 2 * (batch->works + count);
 
     if (wanted <= batch->due_capacity) {
@@ -105,6 +106,7 @@ fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
         return fm_no_memory(err);
     }
     batch->dues = dues;
+    pool->list_bytes += (wanted - batch->due_capacity) * sizeof(*dues);
     batch->due_capacity = wanted;
     return FM_OK;
 }
@@ -152,15 +154,56 @@ static void queue_unlink(fm_pool_t *pool, struct group *group, uint32_t id)
     work->next = work->prev = NONE;
 }
 
+static bool node_blocked(const fm_pool_t *pool, uint32_t node)
+{
+    return fm_tenants_is_blocked(pool->options.tenants, tenant_of(pool, node));
+}
+
+/* The node in whose name a work waits: of its leader, unless that one's tenant
+ * is at a quota and another who waits is not. */
+static uint32_t sponsor_of(const fm_pool_t *pool, const struct work *work)
+{
+    uint32_t leader = NONE;
+    uint32_t pos = 0;
+
+    (void)fm_pool_leader(pool, work, &leader, &pos);
+    uint32_t node = leader;
+    for (int i = 0; node != NONE && i < WAITERS_SEEN; i++) {
+        const struct item *item = item_at(pool, node, pos);
+
+        if (item->state == ITEM_WAIT && !node_blocked(pool, node)) {
+            return node;
+        }
+        node = item->next_node;
+        pos = item->next_pos;
+    }
+    return leader;
+}
+
+bool fm_pool_ready_blocked(const fm_pool_t *pool, const struct work *work)
+{
+    const struct lane *lane = lane_at(pool, group_at(pool, work->group)->lane);
+
+    return fm_tenants_is_blocked(pool->options.tenants, lane->tenant);
+}
+
+bool fm_pool_ready_sponsored(const fm_pool_t *pool, const struct work *work)
+{
+    uint32_t node = NONE;
+    uint32_t pos = 0;
+
+    return fm_pool_leader(pool, work, &node, &pos) &&
+           lane_at(pool, group_at(pool, work->group)->lane)->tenant !=
+               tenant_of(pool, node);
+}
+
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
 {
     struct work *work = work_at(pool, id);
     struct batch *batch = &pool->batches[work->batch];
-    uint32_t node = NONE;
-    uint32_t pos = 0;
-
-    (void)fm_pool_leader(pool, work, &node, &pos);
+    uint32_t node = sponsor_of(pool, work);
     uint32_t depth = node_at(pool, node)->depth;
+
     work->group = node_at(pool, node)->group;
     work->retry = work->avoid_count > 0;
     work->depth = (uint8_t)(depth < DEPTHS ? depth : DEPTHS - 1);
@@ -197,6 +240,28 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
         batch->active = NONE;
     }
     dues_clean(pool, work->batch);
+}
+
+void fm_pool_ready_move(fm_pool_t *pool, uint32_t id)
+{
+    fm_pool_ready_pop(pool, id);
+    fm_pool_ready_push(pool, id, false);
+}
+
+void fm_pool_ready_sweep(fm_pool_t *pool, uint32_t steps)
+{
+    for (; steps > 0 && pool->sweep_left > 0; steps--, pool->sweep_left--) {
+        uint32_t next = pool->sweep_hand + 1;
+        uint32_t id = next < pool->work_used ? next : 0;
+        const struct work *work = work_at(pool, id);
+
+        pool->sweep_hand = id;
+        if (work->state == WORK_READY && work->waiters > 1 &&
+            fm_pool_ready_blocked(pool, work) &&
+            !node_blocked(pool, sponsor_of(pool, work))) {
+            fm_pool_ready_move(pool, id);
+        }
+    }
 }
 
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t id, int64_t deadline_ns)

@@ -23,7 +23,10 @@
     12u /* works, nodes, lanes and groups come 4096 at a time                  \
          */
 #define CHUNK (1u << CHUNK_BITS)
-#define DEPTHS 32u     /* deeper chains count as this deep */
+#define DEPTHS 32u /* deeper chains count as this deep */
+#define WAITERS_SEEN                                                           \
+    16                 /* items looked at for a deadline, and for a sponsor    \
+                        */
 #define PAYERS_MAX 16u /* beyond, a part is less than 6 %, and free (T8) */
 #define AVOID_LOOKS                                                            \
     1024u /* retried works looked at for one that this worker                  \
@@ -146,9 +149,10 @@ struct lease {
     uint32_t worker, batch;
     uint32_t *slots;  /* works; NONE once closed */
     uint16_t *payers; /* tenant of each slot; in the block of slots */
+    size_t slot_bytes;
     uint32_t count, open;
     uint32_t live; /* open and waited for */
-    uint32_t resource;
+    uint32_t resource, devices;
     double amount;
     double virtual_rate;   /* estimates for a unit of work */
     fm_tenant_cost_t rate; /* ... */
@@ -184,7 +188,9 @@ struct fm_pool {
     fm_map_t *group_ids; /* (batch, tenant[, priority]) → lane or group */
     uint32_t *order;     /* heap of lanes, while a lease is made */
     size_t order_count, order_capacity;
-    uint32_t stamp; /* of the last lease */
+    uint32_t stamp;                  /* of the last lease */
+    uint32_t sweep_hand, sweep_left; /* works to look at: see groups.c */
+    uint64_t flips;                  /* as of the last look */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
@@ -198,6 +204,7 @@ struct fm_pool {
     struct queue dirty; /* batches */
     fm_pool_totals_t totals;
     size_t item_bytes, edge_bytes;
+    size_t list_bytes; /* of batches and leases */
 };
 
 /* --- pool.c: access ------------------------------------------------------ */
@@ -257,6 +264,11 @@ void fm_pool_lease_drop(fm_pool_t *pool, uint32_t lease);
 /* --- work.c: keys, their items, settling --------------------------------- */
 
 uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key);
+/** A look-up waits for memory twice, for the table and for the work.  In a
+ *  loop over many keys, ask ahead: for the slot of @p soon, and for the work of
+ *  @p sooner, whose slot was asked for before. */
+void fm_pool_work_prefetch(const fm_pool_t *pool, const fm_digest_t *soon,
+                           const fm_digest_t *sooner);
 /** Room for @p count works more. */
 fm_status_t fm_pool_work_reserve(fm_pool_t *pool, size_t count,
                                  fm_error_t *err);
@@ -298,9 +310,19 @@ void fm_pool_group_left(fm_pool_t *pool, uint32_t group, float amount);
 
 void fm_pool_ready_push(fm_pool_t *pool, uint32_t work, bool front);
 void fm_pool_ready_pop(fm_pool_t *pool, uint32_t work);
+/** Whether the tenant in whose name it waits is at a quota. */
+bool fm_pool_ready_blocked(const fm_pool_t *pool, const struct work *work);
+/** Whether that is another than its leader's. */
+bool fm_pool_ready_sponsored(const fm_pool_t *pool, const struct work *work);
+/** Let it wait in the name of whom it should, now. */
+void fm_pool_ready_move(fm_pool_t *pool, uint32_t work);
+/** Look at up to @p steps works, and move those that wait in the name of a
+ *  tenant at a quota although another could be served. */
+void fm_pool_ready_sweep(fm_pool_t *pool, uint32_t steps);
 /** A follower came that wants it by @p deadline_ns. */
 void fm_pool_ready_hurry(fm_pool_t *pool, uint32_t work, int64_t deadline_ns);
-fm_status_t fm_pool_dues_reserve(struct batch *batch, size_t count,
+/** Room for the deadlines of @p count works more. */
+fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t batch, size_t count,
                                  fm_error_t *err);
 
 /* --- order.c: what is leased next (P7) ------------------------------------ */

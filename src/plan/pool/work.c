@@ -6,8 +6,7 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
-#define TABLE_MIN 64u   /* a power of two, as every later size */
-#define WAITERS_SEEN 16 /* waiters looked at for the nearest deadline */
+#define TABLE_MIN 64u /* a power of two, as every later size */
 
 /*
  * The table: open addressing with linear probing, load ≤ 0.7.  A slot holds
@@ -50,6 +49,19 @@ uint32_t fm_pool_work_find(const fm_pool_t *pool, const fm_digest_t *key)
     /* NONE is the low half of SLOT_EMPTY */
     return pool->table_count ? (uint32_t)pool->table[table_slot(pool, key)]
                              : NONE;
+}
+
+void fm_pool_work_prefetch(const fm_pool_t *pool, const fm_digest_t *soon,
+                           const fm_digest_t *sooner)
+{
+    if (pool->table_size == 0) {
+        return;
+    }
+    __builtin_prefetch(&pool->table[tag_of(soon) & (pool->table_size - 1)]);
+    uint64_t slot = pool->table[tag_of(sooner) & (pool->table_size - 1)];
+    if (slot != SLOT_EMPTY && slot >> 32 == tag_of(sooner)) {
+        __builtin_prefetch(work_at(pool, (uint32_t)slot));
+    }
 }
 
 static fm_status_t table_reserve(fm_pool_t *pool, size_t count, fm_error_t *err)
@@ -254,9 +266,12 @@ void fm_pool_work_after_loss(fm_pool_t *pool, uint32_t id, bool led)
             }
         }
         fm_pool_work_release(pool, id);
-    } else if (led && work->state == WORK_READY) {
+    } else if (work->state == WORK_READY &&
+               (led || fm_pool_ready_sponsored(pool, work))) {
         fm_pool_ready_pop(pool, id);
-        fm_pool_work_lead(pool, id);
+        if (led) {
+            fm_pool_work_lead(pool, id);
+        }
         fm_pool_ready_push(pool, id, false);
     } else if (led) {
         fm_pool_work_lead(pool, id);

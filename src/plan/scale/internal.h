@@ -28,6 +28,7 @@ struct fleet_class {
     double load_s;   /* longest load the plan does here */
     fm_scale_action_t start, hold; /* reasons so far; hold.count 0: none */
     double weight;                 /* dollars of start.demand */
+    double hold_weight;            /* waiter-seconds of hold.demand */
 };
 
 /** What hysteresis remembers of a class. */

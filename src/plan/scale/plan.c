@@ -31,7 +31,7 @@ struct trial {
     bool grow; /* the sequence it was taken from */
     double end_s, load_s, run_s;
     double waits_s, late_s; /* waiter-seconds */
-    double dollars;
+    double spend, dollars;  /* without and with the price of waits */
 };
 
 /* Workers in the order they can begin. */
@@ -153,10 +153,10 @@ static bool price(const struct decision *d, const struct piece *piece,
         double late = t->end_s - (left > 0 ? left : 0);
         t->late_s = late > 0 ? late * piece->waiters : 0;
     }
+    double start = t->fresh * class->spec->startup_s;
+    t->spend = class->price_s * (start + loads * t->load_s + k * t->run_s);
     t->dollars =
-        class->price_s *
-            (t->fresh * class->spec->startup_s * (1 + opts->margin) +
-             loads * t->load_s + k * t->run_s) +
+        t->spend + class->price_s * start * opts->margin +
         piece->wait_dollars * (t->waits_s + opts->late_factor * t->late_s);
     return true;
 }
@@ -264,8 +264,9 @@ static void explain_start(struct decision *d, const struct piece *piece,
                    : piece->wait_dollars * (waits - t->waits_s +
                                             d->scale->opts.late_factor *
                                                 (without->late_s - t->late_s));
-    why->costs_dollars +=
-        class->price_s * t->fresh * (class->spec->startup_s + t->load_s);
+    why->costs_dollars += else_never ? class->price_s * t->fresh *
+                                           (class->spec->startup_s + t->load_s)
+                                     : t->spend - without->spend;
     if (why->count == t->fresh || weight > class->weight) {
         class->weight = weight;
         why->demand = piece->index;
@@ -289,7 +290,8 @@ static void explain_hold(struct decision *d, const struct piece *piece,
     if (piece->wait_dollars * waits_s / 2 > price) {
         class->hold.count++;
         class->hold.saves_s += waits_s / 2;
-        if (waits_s > class->weight) {
+        if (waits_s > class->hold_weight) {
+            class->hold_weight = waits_s;
             class->hold.demand = piece->index;
         }
         class->hold.waits_s += waits_s;

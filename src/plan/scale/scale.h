@@ -139,8 +139,9 @@ typedef struct fm_scale_action {
     double waits_s;        /**< START, HOLD: waiter-seconds without it */
     double saves_s;        /**< … and how many of them it saves */
     double saves_dollars;  /**< START: their price; DRAIN: of what is not run */
-    double costs_dollars;  /**< START: start-up and loads; DRAIN: getting one
-                                back, or the work that is lost */
+    double costs_dollars;  /**< START: what it spends more (start-up and loads,
+                                where nothing else would run the work); DRAIN:
+                                getting one back, or the work that is lost */
     double idle_s, keep_s; /**< DRAIN: idle so long; break-even */
     double at_risk_s;      /**< DRAIN */
 } fm_scale_action_t;

@@ -257,6 +257,8 @@ void fm_sched_batch_estimate(fm_sched_t *s, uint32_t slot)
     batch->version = ++s->versions ? s->versions : ++s->versions;
     batch->item_s = item_seconds(s, batch);
     batch->stale = true;
+    batch->best.score = INFINITY;
+    batch->wait_check_ns = 0;
     demand_set(s, batch, batch->ready * batch->item_s);
 }
 

@@ -169,6 +169,9 @@ size_t fm_sched_explain(fm_sched_t *s, uint32_t id, int64_t now_ns,
         return 0;
     }
     fm_sched_decision_make(s, true, &d);
+    if (s->batches[slot].stale) {
+        fm_sched_batch_refresh(s, slot);
+    }
     t.norms = d.norms;
     add_all(s, &s->batches[slot], &t);
     *why = verdict_of(s, slot, &d, t.count);

@@ -28,7 +28,6 @@ static void best_set(struct batch *batch, uint32_t pool, uint32_t worker,
                                 .pool = pool,
                                 .worker = worker,
                                 .size = cell->size};
-    batch->wait_check_ns = 0;
 }
 
 /* What any idle worker of a class gives: nothing resident, nothing near. */
@@ -41,6 +40,8 @@ static const struct cell *plain_cell(fm_sched_t *s, uint32_t class,
                          batch->domain == NONE, room);
 }
 
+/* Take the first idle worker of a pool where it is better than the best, which
+ * may be a bound. */
 static void consider(fm_sched_t *s, uint32_t slot, uint32_t id)
 {
     struct batch *batch = &s->batches[slot];
@@ -59,8 +60,19 @@ static void consider(fm_sched_t *s, uint32_t slot, uint32_t id)
     const struct cell *cell = pool->kind == POOL_CLASS
                                   ? plain_cell(s, pool->class, slot, &room)
                                   : fm_sched_cell_of(s, slot, worker, &room);
-    if (cell->score > batch->best.score) {
+    if (cell->score > batch->best.score ||
+        (batch->stale && cell->score >= batch->best.score)) {
         best_set(batch, id, worker, cell);
+        batch->stale = false;
+    }
+}
+
+static void consider_all(fm_sched_t *s, uint32_t slot,
+                         const struct model *model)
+{
+    for (uint32_t p = model->idle > 0 ? model->pool_first : NONE; p != NONE;
+         p = s->pools[p].next) {
+        consider(s, slot, p);
     }
 }
 
@@ -102,14 +114,13 @@ static void gang_refresh(fm_sched_t *s, uint32_t slot)
     }
 }
 
-static void refresh(fm_sched_t *s, uint32_t slot)
+void fm_sched_batch_refresh(fm_sched_t *s, uint32_t slot)
 {
     struct batch *batch = &s->batches[slot];
 
     batch->best =
         (struct best){.score = -INFINITY, .pool = NONE, .until_ns = INT64_MAX};
     batch->stale = false;
-    batch->wait_check_ns = 0;
     batch->waive = batch->avoid_count > 0 && waive(s, batch);
     if (batch->gang > 1) {
         gang_refresh(s, slot);
@@ -122,40 +133,25 @@ static void refresh(fm_sched_t *s, uint32_t slot)
         return;
     }
     for (uint32_t n = 0; n < batch->need_count; n++) {
-        for (uint32_t p = s->models[batch->needs[n].model].pool_first;
-             p != NONE; p = s->pools[p].next) {
-            consider(s, slot, p);
-        }
+        consider_all(s, slot, &s->models[batch->needs[n].model]);
     }
     if (batch->domain != NONE) {
-        for (uint32_t p = s->domains[batch->domain].pool_first; p != NONE;
-             p = s->pools[p].next) {
-            consider(s, slot, p);
-        }
+        consider_all(s, slot, &s->domains[batch->domain]);
     }
 }
 
-/* Another worker, or none, is first among the idle of a pool. */
+/* Another worker, or none, is first among the idle of a pool.  A batch whose
+ * best is gone or worse keeps its score as a bound, and looks for another one
+ * only when that could lead. */
 static void offer(fm_sched_t *s, uint32_t slot, uint32_t pool)
 {
     struct batch *batch = &s->batches[slot];
 
-    if (batch->stale || batch->restless) {
+    if (batch->restless) {
         return;
     }
-    if (batch->best.pool != pool) {
-        consider(s, slot, pool);
-        return;
-    }
-    struct best before = batch->best;
-    int64_t check_ns = batch->wait_check_ns;
-    batch->best.score = -INFINITY;
+    batch->stale = batch->stale || batch->best.pool == pool;
     consider(s, slot, pool);
-    if (batch->best.score < before.score) {
-        batch->stale = true; /* another pool may have a better one */
-    } else if (batch->best.score <= before.score) {
-        batch->wait_check_ns = check_ns;
-    }
 }
 
 static void offer_list(fm_sched_t *s, const struct list *batches, uint32_t pool)
@@ -221,9 +217,8 @@ static void bests_update(fm_sched_t *s)
         for (uint32_t f = 0; f < flip_count && f < FLIPS_MAX; f++) {
             offer(s, slot, flips[f]);
         }
-        if (batch->stale || batch->restless || flip_count > FLIPS_MAX ||
-            batch->best.until_ns <= s->now_ns) {
-            refresh(s, slot);
+        if (batch->restless || flip_count > FLIPS_MAX) {
+            fm_sched_batch_refresh(s, slot);
         }
     }
 }
@@ -243,6 +238,15 @@ static void wake_min(struct decision *d, int64_t wake_ns)
     }
 }
 
+/* Whether it is known that the batch would rather wait: what it turned down
+ * was worth no less than what is idle now. */
+static bool waits(const fm_sched_t *s, const struct batch *batch)
+{
+    return batch->wait_check_ns > s->now_ns &&
+           batch->best.score <= batch->wait_score &&
+           s->workers[batch->wait_worker].version == batch->wait_version;
+}
+
 /* Whether the batch would rather wait for a busy worker. */
 static bool declines(fm_sched_t *s, uint32_t slot, bool dry, struct decision *d)
 {
@@ -252,20 +256,13 @@ static bool declines(fm_sched_t *s, uint32_t slot, bool dry, struct decision *d)
     if (s->options.no_consolidation || batch->gang > 1) {
         return false;
     }
-    if (batch->wait_check_ns > s->now_ns &&
-        s->workers[batch->wait_worker].version == batch->wait_version) {
-        wake_min(d, batch->wait_wake_ns);
-        return true;
-    }
-    double limit_s = s->options.patience * batch->best.busy_s;
-    int64_t since_ns = batch->wait_since_ns ? batch->wait_since_ns : s->now_ns;
-    int64_t wake_ns = later_ns(since_ns, limit_s);
-    limit_s -= (double)(s->now_ns - since_ns) / NS_PER_S;
-    if (limit_s <= 0 || wake_ns <= s->now_ns) {
-        return false;
-    }
-    fm_sched_later_find(s, slot, batch->best.score, limit_s, &later);
-    if (later.worker == NONE) {
+    int64_t until_ns =
+        batch->wait_until_ns
+            ? batch->wait_until_ns
+            : later_ns(s->now_ns, s->options.patience * batch->best.busy_s);
+    double limit_s = (double)(until_ns - s->now_ns) / NS_PER_S;
+    if (limit_s <= 0 ||
+        !fm_sched_later_find(s, slot, batch->best.score, limit_s, &later)) {
         return false;
     }
     double check_s =
@@ -273,12 +270,10 @@ static bool declines(fm_sched_t *s, uint32_t slot, bool dry, struct decision *d)
     int64_t check_ns = later_ns(s->now_ns, check_s);
     batch->wait_worker = later.worker;
     batch->wait_version = s->workers[later.worker].version;
-    batch->wait_check_ns = check_ns < wake_ns ? check_ns : wake_ns;
-    batch->wait_wake_ns = wake_ns;
-    if (!dry && batch->wait_since_ns == 0) {
-        batch->wait_since_ns = s->now_ns ? s->now_ns : 1;
-    }
-    wake_min(d, wake_ns);
+    batch->wait_check_ns = check_ns < until_ns ? check_ns : until_ns;
+    batch->wait_score = batch->best.score;
+    batch->wait_until_ns = dry ? batch->wait_until_ns : until_ns;
+    wake_min(d, until_ns);
     return true;
 }
 
@@ -301,6 +296,12 @@ static void leader_choose(const fm_sched_t *s, const struct leader *leaders,
 {
     double best = -INFINITY;
 
+    for (uint32_t k = 0; k < FM_SCHED_KINDS; k++) {
+        if (leaders[k].slot != NONE) {
+            d->norms.gain = fmax(d->norms.gain, leaders[k].gain);
+            d->norms.loss = fmin(d->norms.loss, leaders[k].loss);
+        }
+    }
     for (uint32_t k = 0; k < FM_SCHED_KINDS; k++) {
         if (leaders[k].slot == NONE) {
             continue;
@@ -333,6 +334,34 @@ static void gang_note(fm_sched_t *s, uint32_t slot, double *best,
     }
 }
 
+/* Let a batch lead its kind where it is worth more than the one that does. */
+static void compete(fm_sched_t *s, uint32_t slot, bool dry,
+                    struct leader *leader, struct decision *d)
+{
+    struct batch *batch = &s->batches[slot];
+    double urgency = fm_sched_urgency(s, batch);
+
+    if (!leads(s, leader, urgency + batch->best.score, slot)) {
+        return;
+    }
+    if (batch->stale || batch->best.until_ns <= s->now_ns) {
+        fm_sched_batch_refresh(s, slot);
+    }
+    if (batch->best.pool == NONE) {
+        return;
+    }
+    struct leader me = {urgency + batch->best.score, urgency + batch->best.gain,
+                        batch->best.loss - urgency, slot};
+    if (!leads(s, leader, me.score, slot)) {
+        return;
+    }
+    if (waits(s, batch)) {
+        wake_min(d, batch->wait_until_ns);
+    } else if (!declines(s, slot, dry, d)) {
+        *leader = me;
+    }
+}
+
 void fm_sched_decision_make(fm_sched_t *s, bool dry, struct decision *d)
 {
     struct leader leaders[FM_SCHED_KINDS];
@@ -347,21 +376,14 @@ void fm_sched_decision_make(fm_sched_t *s, bool dry, struct decision *d)
     for (size_t i = 0; i < s->active.count; i++) {
         uint32_t slot = s->active.at[i];
         struct batch *batch = &s->batches[slot];
-        if (batch->best.pool == NONE) {
+        if (batch->best.pool == NONE && !batch->stale) {
             if (batch->gang > 1) {
                 gang_note(s, slot, &gang_best, d);
             }
-            continue;
-        }
-        double urgency = fm_sched_urgency(s, batch);
-        struct leader me = {urgency + batch->best.score,
-                            urgency + batch->best.gain,
-                            batch->best.loss - urgency, slot};
-        d->norms.gain = fmax(d->norms.gain, me.gain);
-        d->norms.loss = fmin(d->norms.loss, me.loss);
-        if (leads(s, &leaders[batch->kind], me.score, slot) &&
-            !declines(s, slot, dry, d)) {
-            leaders[batch->kind] = me;
+        } else if (waits(s, batch)) {
+            wake_min(d, batch->wait_until_ns);
+        } else {
+            compete(s, slot, dry, &leaders[batch->kind], d);
         }
     }
     leader_choose(s, leaders, d);
@@ -409,11 +431,9 @@ static void choice_make(fm_sched_t *s, uint32_t slot, uint32_t pool,
                         const struct norms *norms, fm_sched_choice_t *out)
 {
     struct batch *batch = &s->batches[slot];
-    uint32_t worker = batch->best.worker;
+    /* All idle workers of a class are alike for whom it is the best. */
+    uint32_t worker = batch->restless ? batch->best.worker : s->pools[pool].top;
 
-    if (s->pools[pool].kind == POOL_CLASS && !batch->restless) {
-        worker = s->pools[pool].top; /* another one may be first by now */
-    }
     *out = (fm_sched_choice_t){.verdict = FM_SCHED_PLACE,
                                .batch = batch->id,
                                .worker = worker,
@@ -429,7 +449,7 @@ static void choice_make(fm_sched_t *s, uint32_t slot, uint32_t pool,
     fm_sched_terms_make(s, batch, out->worker, out->size, 0, &out->terms);
     fm_sched_norms_set(norms, &out->terms);
     runner_up_find(s, slot, s->workers[out->worker].class, norms, &out->terms);
-    batch->wait_since_ns = 0;
+    batch->wait_until_ns = 0;
     batch->wait_check_ns = 0;
     for (uint32_t i = 0; i < out->gang; i++) {
         fm_sched_worker_load(s, out->workers[i], batch);

@@ -65,6 +65,22 @@ static void sift(fm_sched_t *s, struct pool *pool, uint32_t pos)
     entry_set(s, pool, pos, entry);
 }
 
+static uint32_t *owner_idle(fm_sched_t *s, const struct pool *pool)
+{
+    return pool->kind == POOL_MODEL ? &s->models[pool->owner].idle
+                                    : &s->domains[pool->owner].idle;
+}
+
+static void idle_count(fm_sched_t *s, struct pool *pool, int64_t key, int delta)
+{
+    if (key < IDLE_KEY_MAX) {
+        pool->idle += (uint32_t)delta;
+        if (pool->kind != POOL_CLASS) {
+            *owner_idle(s, pool) += (uint32_t)delta;
+        }
+    }
+}
+
 static void idle_list_set(fm_sched_t *s, uint32_t class, bool idle)
 {
     struct class *c = &s->classes[class];
@@ -109,7 +125,7 @@ void fm_sched_pool_push(fm_sched_t *s, uint32_t id, uint32_t worker,
     struct entry entry = {fm_sched_worker_key(&s->workers[worker]), worker,
                           slot};
 
-    pool->idle += entry.key < IDLE_KEY_MAX;
+    idle_count(s, pool, entry.key, 1);
     s->workers[worker].seats[slot].pool = id;
     entry_set(s, pool, pool->count++, entry);
     sift(s, pool, pool->count - 1);
@@ -121,9 +137,9 @@ void fm_sched_pool_fix(fm_sched_t *s, struct seat seat)
     struct pool *pool = &s->pools[seat.pool];
     struct entry *entry = &pool->heap[seat.pos];
 
-    pool->idle -= entry->key < IDLE_KEY_MAX;
+    idle_count(s, pool, entry->key, -1);
     entry->key = fm_sched_worker_key(&s->workers[entry->worker]);
-    pool->idle += entry->key < IDLE_KEY_MAX;
+    idle_count(s, pool, entry->key, 1);
     sift(s, pool, seat.pos);
     top_note(s, seat.pool);
 }
@@ -172,7 +188,7 @@ void fm_sched_pool_remove(fm_sched_t *s, struct seat seat)
 {
     struct pool *pool = &s->pools[seat.pool];
 
-    pool->idle -= pool->heap[seat.pos].key < IDLE_KEY_MAX;
+    idle_count(s, pool, pool->heap[seat.pos].key, -1);
     pool->count--;
     if (seat.pos < pool->count) {
         entry_set(s, pool, seat.pos, pool->heap[pool->count]);

@@ -13,8 +13,8 @@
  * where age grows without bound, so nothing starves (fm_sched_age_bound_s()).
  *
  * norm(x) is on a logarithmic scale: ln(x / best), where best is the largest
- * gain (the smallest loss) among the best idle candidate of every batch key of
- * the decision.  Ratios decide then, not differences: an outlier moves no
+ * gain (the smallest loss) among the candidates that lead their kind, whose
+ * best one is chosen.  Ratios decide then, not differences: an outlier moves no
  * other candidate, and a saving of 1 % is worth 1 %, whoever else is there.
  * The best candidate has U = 0 where it is both the fastest and the cheapest.
  * On one worker this ranks by V/T (Smith's rule, 1956).  A price below 0.01
@@ -26,7 +26,8 @@
  * expected free time plus the work that waits for them: all ready work that
  * wants the same model over its holders (over all workers for a model-less
  * one).  Where a busy one is worth more than the best idle one, the batch
- * waits for it, but for no longer than patience · (T of the best idle one).
+ * waits for it, but for no longer in all than patience · T of the idle one that
+ * it turned down first.
  *
  * Slices: a batch key with n ready items and m idle workers is cut into 1, 2,
  * 4 … m slices (of the m that its part of all ready work entitles it to) by

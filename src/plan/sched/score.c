@@ -110,7 +110,8 @@ double fm_sched_fetch_s(const struct batch *batch, const struct class *class,
 double fm_sched_survival(const struct batch *batch, const struct class *class,
                          double total_s, int64_t now_ns)
 {
-    double alive = exp(-class->traits.hazard * total_s / 3600);
+    double hazard = class->traits.hazard;
+    double alive = hazard > 0 ? exp(-hazard * total_s / 3600) : 1;
 
     if (class->traits.end_ns == 0) {
         return alive;

@@ -8,8 +8,8 @@
  *    that it holds and in the one of its domain; a closed one is in none;
  *  - pool.top is the idle worker that the batches last heard of, or a touched
  *    mark says that they have to hear of a change;
- *  - a batch's best is its best idle candidate, unless it is stale or a pool
- *    is touched;
+ *  - a batch's best is its best idle candidate, unless a pool is touched or
+ *    it is stale: then best.score is no less than that of any idle candidate;
  *  - model.backlog_s is the sum of demand_s of the batches that want it.
  */
 #ifndef FM_PLAN_SCHED_STATE_H
@@ -101,7 +101,7 @@ struct list {
 /** A model or a domain: the workers that have it, the batches that want it. */
 struct model {
     fm_digest_t digest;
-    uint32_t pool_first, holders, refs;
+    uint32_t pool_first, holders, idle, refs;
     struct list batches;
     double backlog_s;
     uint64_t bytes;
@@ -124,9 +124,9 @@ struct batch {
     double urgency; /* ln(priority · path) */
     double stages;
     int64_t oldest_ns, deadline_ns;
-    int64_t wait_since_ns; /* first turned an idle worker down; 0: has not */
+    int64_t wait_until_ns; /* patience ends; 0: turned no idle worker down */
     int64_t wait_check_ns; /* looks again, at the latest */
-    int64_t wait_wake_ns;  /* patience ends */
+    double wait_score;     /* the most that it turned down */
     uint32_t wait_worker, wait_version;
     uint32_t id, tenant, version, ready;
     uint8_t kind;
@@ -266,6 +266,8 @@ void fm_sched_terms_make(const fm_sched_t *s, const struct batch *batch,
 struct norms {
     double gain, loss; /* ln of the best */
 };
+/** Find the best idle candidate anew. */
+void fm_sched_batch_refresh(fm_sched_t *s, uint32_t slot);
 void fm_sched_norms_set(const struct norms *norms, fm_sched_terms_t *terms);
 
 /** What a decision finds; batch NONE: nothing to place. */
@@ -282,14 +284,15 @@ void fm_sched_decision_make(fm_sched_t *s, bool dry, struct decision *d);
 
 /** A busy candidate. */
 struct later {
-    double score, wait_s;
-    uint32_t worker; /* NONE: none */
+    double wait_s;
+    uint32_t worker;
 };
 /** Seconds until a worker of the pool is free for this batch. */
 double fm_sched_wait_s(const fm_sched_t *s, const struct batch *batch,
                        const struct pool *pool, uint32_t worker);
-/** The best busy candidate that is worth more than @p score, if any. */
-void fm_sched_later_find(fm_sched_t *s, uint32_t slot, double score,
+/** A busy candidate that is worth more than @p score and free within
+ *  @p limit_s; false: there is none. */
+bool fm_sched_later_find(fm_sched_t *s, uint32_t slot, double score,
                          double limit_s, struct later *out);
 
 /* --- slice.c ------------------------------------------------------------- */

@@ -2,9 +2,9 @@
 /*
  * Tenants: virtual time, quotas, accounts.
  *
- * Invariants: a tenant is active iff it has ready work and is not blocked, and
- * weight_active is the sum of the weights of those that are; blocked says
- * whether a quota is met now.
+ * Invariants: a tenant is active iff it has ready work and is not blocked;
+ * weight_active and sum_active are the sums of weight and of weight × served
+ * over those that are; blocked says whether a quota is met now.
  */
 #include "plan/tenant/tenant.h"
 
@@ -19,9 +19,9 @@
 #define NONE UINT32_MAX
 /* A minute of the whole class ahead halves a share. */
 #define SHARE_SCALE_S 60.0
-/* Older debts are forgiven: what waited for a device that never came must not
- * stop the others for as long. */
-#define DEFICIT_MAX_S 600.0
+/* Half an hour of the whole class; older debts are forgiven: what waited for a
+ * device that never came must not stop the others for as long. */
+#define DEFICIT_MAX_S 1800.0
 #define DEVICES_SLACK 1e-6 /* parts of a device do not add up exactly */
 
 struct tenant {
@@ -42,10 +42,12 @@ struct fm_tenants {
     size_t count, capacity;
     fm_strmap_t *ids;
     fm_tenant_config_t others;
-    double present; /* virtual time of one always served its fair share */
-    double weight_active;
+    double weight_active, sum_active;
+    double present_before; /* where it stood when the last one left */
+    size_t hand;           /* tenant whose debt is looked at next */
     uint32_t active_count;
     uint32_t flip_head, flip_tail;
+    uint64_t flips;
     double devices[FM_TENANT_RESOURCES_MAX];
     char text[192];
 };
@@ -128,32 +130,53 @@ fm_status_t fm_tenants_id(fm_tenants_t *tenants, const char *name,
 
 /* --- the present --------------------------------------------------------- */
 
+static double present(const fm_tenants_t *tenants)
+{
+    return tenants->active_count > 0
+               ? tenants->sum_active / tenants->weight_active
+               : tenants->present_before;
+}
+
 static double served_now(const fm_tenants_t *tenants, const struct tenant *of)
 {
-    double least = tenants->present - DEFICIT_MAX_S;
+    double least = present(tenants) - DEFICIT_MAX_S;
 
     return of->served > least ? of->served : least;
+}
+
+static void served_set(fm_tenants_t *tenants, struct tenant *tenant,
+                       double served)
+{
+    if (tenant->active) {
+        tenants->sum_active +=
+            tenant->config.weight * (served - tenant->served);
+    }
+    tenant->served = served;
 }
 
 static void active_set(fm_tenants_t *tenants, struct tenant *tenant)
 {
     bool active = tenant->ready > 0 && !tenant->blocked;
+    double now = present(tenants);
 
     if (active == tenant->active) {
         return;
     }
     tenant->active = active;
     if (active) {
+        if (tenant->served < now) {
+            tenant->served = now;
+        }
         tenants->active_count++;
         tenants->weight_active += tenant->config.weight;
-        if (tenant->served < tenants->present) {
-            tenant->served = tenants->present;
-        }
+        tenants->sum_active += tenant->config.weight * tenant->served;
     } else if (--tenants->active_count == 0) {
+        tenants->present_before = now;
         tenants->weight_active = 0; /* rounding does not add up for ever */
+        tenants->sum_active = 0;
     } else {
         tenants->weight_active -= tenant->config.weight;
-        tenant->served = served_now(tenants, tenant);
+        tenants->sum_active -= tenant->config.weight * tenant->served;
     }
 }
 
@@ -161,10 +184,13 @@ void fm_tenants_serve(fm_tenants_t *tenants, uint32_t id, double cost)
 {
     struct tenant *tenant = &tenants->list[id];
 
-    tenant->served = served_now(tenants, tenant) + cost / tenant->config.weight;
-    tenants->present +=
-        cost / (tenants->active_count > 0 ? tenants->weight_active
-                                          : tenant->config.weight);
+    served_set(tenants, tenant,
+               served_now(tenants, tenant) + cost / tenant->config.weight);
+    /* One that is never served would hold the present back: one a turn, they
+     * are moved along. */
+    tenants->hand = tenants->hand + 1 < tenants->count ? tenants->hand + 1 : 0;
+    struct tenant *other = &tenants->list[tenants->hand];
+    served_set(tenants, other, served_now(tenants, other));
 }
 
 double fm_tenants_served(const fm_tenants_t *tenants, uint32_t id)
@@ -174,7 +200,7 @@ double fm_tenants_served(const fm_tenants_t *tenants, uint32_t id)
 
 double fm_tenants_share(const fm_tenants_t *tenants, uint32_t id)
 {
-    double ahead = tenants->list[id].served - tenants->present;
+    double ahead = tenants->list[id].served - present(tenants);
     double share = ahead > 0 ? SHARE_SCALE_S / (SHARE_SCALE_S + ahead) : 1;
 
     return share > FM_TENANT_SHARE_MIN ? share : FM_TENANT_SHARE_MIN;
@@ -221,6 +247,7 @@ static void blocked_test(fm_tenants_t *tenants, struct tenant *tenant)
         return;
     }
     tenant->blocked = blocked;
+    tenants->flips++;
     active_set(tenants, tenant);
     if (tenant->flip_queued) {
         return;
@@ -250,6 +277,11 @@ bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out)
         }
     }
     return false;
+}
+
+uint64_t fm_tenants_flips(const fm_tenants_t *tenants)
+{
+    return tenants->flips;
 }
 
 bool fm_tenants_is_blocked(const fm_tenants_t *tenants, uint32_t id)
@@ -305,7 +337,10 @@ static void config_set(fm_tenants_t *tenants, struct tenant *tenant,
                        const fm_tenant_config_t *config)
 {
     if (tenant->active) {
-        tenants->weight_active += config->weight - tenant->config.weight;
+        double more = config->weight - tenant->config.weight;
+
+        tenants->weight_active += more;
+        tenants->sum_active += more * tenant->served;
     }
     tenant->config = *config;
     blocked_test(tenants, tenant);
@@ -409,7 +444,7 @@ fm_status_t fm_tenants_get(const fm_tenants_t *tenants, uint32_t id,
         .name = tenant->name,
         .config = tenant->config,
         .served = served_now(tenants, tenant),
-        .deficit = tenants->present - served_now(tenants, tenant),
+        .deficit = present(tenants) - served_now(tenants, tenant),
         .share = fm_tenants_share(tenants, id),
         .device_seconds = tenant->paid.seconds + tenant->held.seconds,
         .dollars = tenant->paid.dollars + tenant->held.dollars,

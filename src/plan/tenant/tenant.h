@@ -9,11 +9,11 @@
  * processing", SIGCOMM 2012).  A resource is a class of devices.  The virtual
  * time of a tenant advances by its device-seconds on a class, divided by the
  * devices of that class and by its weight; a lease takes one class, so that
- * class is the dominant one.  The present is the virtual time that a tenant
- * would have that always had just its fair share: it advances by the same
- * cost divided by the weights of all tenants that have work to lease.  A tenant
- * that comes back starts at the present; what one behind it is owed (its
- * deficit) is kept while it has work, up to a bound.
+ * class is the dominant one.  The present is the weighted mean of the virtual
+ * times of all tenants that have work to lease: where each would be, had all
+ * had their fair share.  A tenant that comes back starts at the present; what
+ * one behind it is owed (its deficit) is kept while it has work, up to a
+ * bound.
  *
  * Pure.  Threads: one at a time.  Ids: dense from 0, never reused.
  */
@@ -119,6 +119,8 @@ bool fm_tenants_is_blocked(const fm_tenants_t *tenants, uint32_t id);
 /** Take a tenant that is blocked, or no longer, other than when it was last
  *  taken; false when there is none. */
 bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out);
+/** How often tenants met or left a quota, there and back included. */
+uint64_t fm_tenants_flips(const fm_tenants_t *tenants);
 /** Memory held. */
 size_t fm_tenants_bytes(const fm_tenants_t *tenants);
 

@@ -32,11 +32,6 @@ struct task {
     size_t n;       /* completions a prompt */
 };
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 static fm_status_t fail(const struct task *t, fm_status_t status,
                         const char *text)
 {
@@ -85,7 +80,7 @@ static fm_status_t task_init(struct task *t, const fm_wf_resolver_t *r)
     }
     t->training = fm_yaml_fill(&fm_wf_policy_training, t->given, r->node->task);
     if (!t->training) {
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     if ((rc = fm_wf_put_seed(r, t->given, t->training)) < 0) {
         return rc;
@@ -152,7 +147,7 @@ static fm_status_t pick(const struct task *t, size_t n, struct batch *batch)
     uint64_t shuffled = UINT64_MAX;
 
     if (!order) {
-        return no_memory(t->r);
+        return fm_wf_no_memory(t->r);
     }
     assert(n > 0); /* batch_read() refuses an empty list */
     for (size_t i = 0; i < t->prompts; i++) {
@@ -186,7 +181,7 @@ static fm_status_t batch_read(const struct task *t, struct batch *batch)
     batch->records = fm_calloc(batch->count, sizeof(fm_json_t *));
     batch->epochs = fm_calloc(batch->count, sizeof(uint64_t));
     if (!batch->positions || !batch->epochs || !batch->records) {
-        rc = no_memory(t->r);
+        rc = fm_wf_no_memory(t->r);
         goto out;
     }
     rc = pick(t, all.count, batch);
@@ -322,7 +317,7 @@ static fm_status_t rollout_work(const struct task *t, fm_json_t *params,
             item = fm_json_drop(item);
         }
         if (rc == FM_OK && fm_json_append(items, item) < 0) {
-            rc = no_memory(t->r);
+            rc = fm_wf_no_memory(t->r);
         }
     }
     rc = rc < 0 ? rc : fm_wf_move_to_items(t->r, "adapter", params, items);
@@ -421,7 +416,7 @@ static fm_status_t reward_work(const struct task *t, fm_json_t *params,
             if (fm_json_append(items,
                                judged_item(prompt, output_at(rollouts, i), k,
                                            batch.records[i], scored)) < 0) {
-                rc = no_memory(t->r);
+                rc = fm_wf_no_memory(t->r);
             }
         }
         fm_json_drop(prompt);
@@ -451,7 +446,7 @@ static fm_status_t reference_work(const struct task *t, fm_json_t *params,
         for (size_t k = 0; k < t->n && rc == FM_OK; k++) {
             if (fm_json_append(items, token_item(output_at(rollouts, i), k)) <
                 0) {
-                rc = no_memory(t->r);
+                rc = fm_wf_no_memory(t->r);
             }
         }
     }
@@ -499,7 +494,7 @@ static fm_status_t put_rewards(const struct task *t, fm_json_t *item)
 {
     double *sums = fm_calloc(t->prompts * t->n, sizeof(*sums));
     fm_json_t *all = fm_json_array();
-    fm_status_t rc = sums && all ? sum_rewards(t, sums) : no_memory(t->r);
+    fm_status_t rc = sums && all ? sum_rewards(t, sums) : fm_wf_no_memory(t->r);
 
     for (size_t i = 0; i < t->prompts && rc == FM_OK; i++) {
         fm_json_t *group = fm_json_array();
@@ -509,7 +504,7 @@ static fm_status_t put_rewards(const struct task *t, fm_json_t *item)
             }
         }
         if (fm_json_append(all, group) < 0) {
-            rc = no_memory(t->r);
+            rc = fm_wf_no_memory(t->r);
         }
     }
     if (rc == FM_OK) {
@@ -524,11 +519,11 @@ static fm_status_t put_rollouts(const struct task *t, fm_json_t *item)
 {
     const fm_json_t *rollouts = NULL;
     fm_json_t *all = fm_json_array();
-    fm_status_t rc = all ? read_rollouts(t, &rollouts) : no_memory(t->r);
+    fm_status_t rc = all ? read_rollouts(t, &rollouts) : fm_wf_no_memory(t->r);
 
     for (size_t i = 0; i < t->prompts && rc == FM_OK; i++) {
         if (fm_json_append(all, fm_json_keep(output_at(rollouts, i))) < 0) {
-            rc = no_memory(t->r);
+            rc = fm_wf_no_memory(t->r);
         }
     }
     if (rc == FM_OK) {
@@ -553,7 +548,7 @@ static fm_status_t put_reference(const struct task *t, fm_json_t *item)
         &result);
     all = fm_json_array();
     if (rc == FM_OK && !all) {
-        rc = no_memory(t->r);
+        rc = fm_wf_no_memory(t->r);
     }
     for (size_t i = 0; i < t->prompts && rc == FM_OK; i++) {
         fm_json_t *group = fm_json_array();
@@ -565,11 +560,11 @@ static fm_status_t put_reference(const struct task *t, fm_json_t *item)
                           "reference log-probabilities are missing");
             } else if (!group ||
                        fm_json_append(group, fm_json_keep(values)) < 0) {
-                rc = no_memory(t->r);
+                rc = fm_wf_no_memory(t->r);
             }
         }
         if (rc == FM_OK) {
-            rc = fm_json_append(all, group) < 0 ? no_memory(t->r) : FM_OK;
+            rc = fm_json_append(all, group) < 0 ? fm_wf_no_memory(t->r) : FM_OK;
         } else {
             fm_json_drop(group);
         }
@@ -618,7 +613,7 @@ static fm_status_t update_work(const struct task *t, fm_json_t *params,
                                fm_json_t *hints, fm_json_t *items)
 {
     fm_json_t *item = fm_json_object();
-    fm_status_t rc = item ? put_policy(t, 0, params) : no_memory(t->r);
+    fm_status_t rc = item ? put_policy(t, 0, params) : fm_wf_no_memory(t->r);
 
     if (rc < 0 || (rc = fm_wf_lora_params(t->r, params)) < 0 ||
         (rc = fm_wf_set(t->r, params, "training", fm_json_keep(t->training))) <
@@ -634,7 +629,7 @@ static fm_status_t update_work(const struct task *t, fm_json_t *params,
         goto out;
     }
     if (fm_json_append(items, fm_json_keep(item)) < 0) {
-        rc = no_memory(t->r);
+        rc = fm_wf_no_memory(t->r);
     }
 out:
     fm_json_drop(item);
@@ -652,7 +647,7 @@ fm_status_t fm_wf_chain_work(const fm_wf_resolver_t *r, fm_json_t *params,
 
     view.task = r->wf->nodes[r->node->pub.owner].task;
     as_owner.node = &view;
-    fm_status_t rc = items ? task_init(&t, &as_owner) : no_memory(r);
+    fm_status_t rc = items ? task_init(&t, &as_owner) : fm_wf_no_memory(r);
     if (rc == FM_OK) {
         switch (view.part) {
         case FM_WF_PART_ROLLOUT:

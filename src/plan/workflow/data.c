@@ -9,26 +9,6 @@
 #include "plan/workflow/graph.h"
 #include "plan/workflow/ref.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
-static const fm_yaml_value_t *data_of(const fm_wf_resolver_t *r)
-{
-    return fm_yaml_get(r->node->tree, "data");
-}
-
-static fm_status_t fail_record(const fm_wf_resolver_t *r, size_t index,
-                               const char *text)
-{
-    const fm_yaml_value_t *data = data_of(r);
-
-    return fm_yaml_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
-                        "node %s: record %zu: %s", r->node->pub.name, index,
-                        text);
-}
-
 /* --- the sampler ---------------------------------------------------------- */
 
 static const char *name_of(const fm_yaml_value_t *data, const char *key,
@@ -99,7 +79,7 @@ fm_status_t fm_wf_sampler_init(fm_wf_sampler_t *s, const fm_wf_resolver_t *r)
     const fm_yaml_value_t *metrics = fm_yaml_get(r->node->tree, "metrics");
 
     *s = (fm_wf_sampler_t){.r = r};
-    read_columns(s, data_of(r));
+    read_columns(s, fm_wf_data_of(r));
     if (r->node->task == FM_WF_EVALUATE) {
         s->group = fm_wf_metric_group(metrics->members[0].value->text);
         return FM_OK;
@@ -157,9 +137,9 @@ static fm_status_t add_member(const fm_wf_sampler_t *s, size_t index,
     if (!text) {
         (void)snprintf(message, sizeof(message),
                        "no text for %s; name its column in data", key);
-        return fail_record(s->r, index, message);
+        return fm_wf_record_fail(s->r, index, message);
     }
-    return fm_json_set(sample, key, text) < 0 ? no_memory(s->r) : FM_OK;
+    return fm_json_set(sample, key, text) < 0 ? fm_wf_no_memory(s->r) : FM_OK;
 }
 
 /* --- messages and prompts ------------------------------------------------- */
@@ -187,9 +167,10 @@ static fm_status_t check_messages(const fm_wf_sampler_t *s, size_t index,
                fm_json_get_str(message, "content") && fm_json_len(message) == 2;
     }
     return fits ? FM_OK
-                : fail_record(s->r, index,
-                              "messages; allowed: a list of {role, content}, "
-                              "role system, user, assistant or tool");
+                : fm_wf_record_fail(
+                      s->r, index,
+                      "messages; allowed: a list of {role, content}, "
+                      "role system, user, assistant or tool");
 }
 
 static fm_json_t *message_of(const char *role, const fm_json_t *content)
@@ -225,7 +206,7 @@ static fm_status_t make_messages(const fm_wf_sampler_t *s,
     }
     if (rc < 0) {
         fm_json_drop(list);
-        return no_memory(s->r);
+        return fm_wf_no_memory(s->r);
     }
     *out = list;
     return FM_OK;
@@ -253,7 +234,7 @@ fm_status_t fm_wf_prompt_make(const fm_wf_sampler_t *s, size_t index,
     fm_json_t *item = fm_json_object();
     fm_json_t *made = NULL;
     const char *key = messages || s->chat ? "messages" : "prompt";
-    fm_status_t rc = item ? FM_OK : no_memory(s->r);
+    fm_status_t rc = item ? FM_OK : fm_wf_no_memory(s->r);
 
     if (rc == FM_OK && messages) {
         rc = check_messages(s, index, messages);
@@ -261,9 +242,9 @@ fm_status_t fm_wf_prompt_make(const fm_wf_sampler_t *s, size_t index,
     if (rc == FM_OK && !messages) {
         made = text_with(s->chat ? NULL : fm_json_str(s->system), value, NULL);
         rc = made ? FM_OK
-                  : fail_record(s->r, index,
-                                "no prompt text; name its column in "
-                                "data.column");
+                  : fm_wf_record_fail(s->r, index,
+                                      "no prompt text; name its column in "
+                                      "data.column");
     }
     if (rc == FM_OK && (messages || s->chat)) {
         fm_json_t *last = made;
@@ -340,7 +321,8 @@ static fm_status_t make_text(fm_wf_sampler_t *s, size_t index,
         rc = add_member(s, index, sample, "text", text, NULL);
     }
     if (rc == FM_OK && evaluate && s->kind && strcmp(s->kind, kind) != 0) {
-        rc = fail_record(s->r, index, "another kind of sample than before");
+        rc = fm_wf_record_fail(s->r, index,
+                               "another kind of sample than before");
     }
     s->kind = kind;
     return rc;
@@ -376,9 +358,10 @@ static fm_status_t make_choices(const fm_wf_sampler_t *s, size_t index,
         fits = fm_json_str(fm_json_at(choices, i)) != NULL;
     }
     if (rc == FM_OK && !fits) {
-        rc = fail_record(s->r, index,
-                         "choices and answer; allowed: a list of texts, and "
-                         "the position or the text of one of them");
+        rc = fm_wf_record_fail(
+            s->r, index,
+            "choices and answer; allowed: a list of texts, and "
+            "the position or the text of one of them");
     }
     if (rc == FM_OK && (rc = fm_wf_set(s->r, sample, "choices",
                                        fm_json_keep(choices))) == FM_OK) {
@@ -430,7 +413,7 @@ static fm_status_t make_value(const fm_wf_sampler_t *s, size_t index,
         s->column ? fm_json_get(record, s->column) : record;
 
     return value ? fm_wf_set(s->r, sample, "value", fm_json_keep(value))
-                 : fail_record(s->r, index, "it has no such column");
+                 : fm_wf_record_fail(s->r, index, "it has no such column");
 }
 
 static fm_status_t make_sample(fm_wf_sampler_t *s, size_t index,
@@ -469,7 +452,7 @@ fm_status_t fm_wf_samples(const fm_wf_resolver_t *r, const fm_json_t *records,
 {
     fm_wf_sampler_t s = {0};
     fm_json_t *list = fm_json_array();
-    fm_status_t rc = list ? fm_wf_sampler_init(&s, r) : no_memory(r);
+    fm_status_t rc = list ? fm_wf_sampler_init(&s, r) : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < fm_json_len(records) && rc == FM_OK; i++) {
         const fm_json_t *record = fm_json_at(records, i);
@@ -477,12 +460,12 @@ fm_status_t fm_wf_samples(const fm_wf_resolver_t *r, const fm_json_t *records,
         if (r->node->task == FM_WF_INFERENCE) {
             rc = fm_wf_prompt_make(&s, i, record, &sample);
         } else if (!(sample = fm_json_object())) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         } else if ((rc = make_sample(&s, i, record, sample)) < 0) {
             sample = fm_json_drop(sample);
         }
         if (rc == FM_OK && fm_json_append(list, sample) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {

@@ -9,11 +9,6 @@
 #include "plan/workflow/ref.h"
 #include "plan/workflow/reward.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 static int compare_texts(const void *a, const void *b)
 {
     const char *const *left = a;
@@ -29,7 +24,7 @@ fm_status_t fm_wf_text_set(const fm_wf_resolver_t *r, const fm_json_t *given,
     size_t count = one ? 1 : fm_json_len(given);
     const char **texts = fm_calloc(count + 1, sizeof(*texts));
     fm_json_t *list = fm_json_array();
-    fm_status_t rc = texts && list ? FM_OK : no_memory(r);
+    fm_status_t rc = texts && list ? FM_OK : fm_wf_no_memory(r);
     bool fits = !given || one || fm_json_is(given, FM_JSON_NULL) ||
                 fm_json_is(given, FM_JSON_ARRAY);
 
@@ -50,7 +45,7 @@ fm_status_t fm_wf_text_set(const fm_wf_resolver_t *r, const fm_json_t *given,
     for (size_t i = 0; i < count && rc == FM_OK; i++) {
         if ((i == 0 || strcmp(texts[i], texts[i - 1]) != 0) &&
             fm_json_append(list, fm_json_string(texts[i])) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {
@@ -87,7 +82,7 @@ fm_status_t fm_wf_drawing_params(const fm_wf_resolver_t *r,
     fm_json_t *stop = NULL;
     fm_status_t rc =
         full ? fm_wf_set(r, full, "temperature", fm_json_real(warmth))
-             : no_memory(r);
+             : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < FM_COUNT_OF(drawings) && rc == FM_OK; i++) {
         const struct drawing *d = &drawings[i];
@@ -117,7 +112,7 @@ fm_status_t fm_wf_inference_params(const fm_wf_resolver_t *r, fm_json_t *params)
 
     if (rc == FM_OK &&
         !(full = fm_yaml_fill(&fm_wf_inference, given, r->node->task))) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
         rc = fm_wf_set(r, params, keys[i],
@@ -153,7 +148,7 @@ static fm_status_t put_k(const fm_wf_resolver_t *r, const fm_json_t *given,
     int64_t *list = fm_calloc(count + 1, sizeof(*list));
     fm_json_t *out = fm_json_array();
     bool fits = count > 0;
-    fm_status_t rc = list && out ? FM_OK : no_memory(r);
+    fm_status_t rc = list && out ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < count && rc == FM_OK && fits; i++) {
         list[i] = !given ? 1
@@ -174,7 +169,7 @@ static fm_status_t put_k(const fm_wf_resolver_t *r, const fm_json_t *given,
     for (size_t i = 0; i < count && rc == FM_OK; i++) {
         if ((i == 0 || list[i] != list[i - 1]) &&
             fm_json_append(out, fm_json_int(list[i])) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {
@@ -216,7 +211,7 @@ static fm_status_t put_opponent(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_status_t rc =
         opponent ? fm_wf_model_params(r, fm_yaml_get(r->node->tree, "opponent"),
                                       "opponent", &model, &adapter)
-                 : no_memory(r);
+                 : fm_wf_no_memory(r);
 
     if (rc == FM_OK) {
         rc = fm_wf_set(r, opponent, "model", fm_json_keep(model));
@@ -268,7 +263,7 @@ static fm_status_t put_contest(const fm_wf_resolver_t *r,
     fm_status_t rc = drawn
                          ? fm_wf_drawing_params(r, &fm_wf_generation, given,
                                                 pass && n > 1 ? 0.8 : 0, drawn)
-                         : no_memory(r);
+                         : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
         rc = fm_wf_set(r, params, keys[i],

@@ -199,6 +199,12 @@ typedef struct fm_wf_resolver {
     fm_yaml_source_t source;
 } fm_wf_resolver_t;
 
+/** The node's data section; NULL when it has none. */
+const fm_yaml_value_t *fm_wf_data_of(const fm_wf_resolver_t *r);
+/** FM_ERR_INVALID that names the node's data and record @p index. */
+fm_status_t fm_wf_record_fail(const fm_wf_resolver_t *r, size_t index,
+                              const char *text);
+fm_status_t fm_wf_no_memory(const fm_wf_resolver_t *r);
 /** Where a node's records are (records.c); close it also after a failure. */
 typedef struct fm_wf_records {
     size_t count;

@@ -11,15 +11,10 @@
 #include "plan/workflow/ref.h"
 #include "plan/workflow/reward.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 fm_status_t fm_wf_set(const fm_wf_resolver_t *r, fm_json_t *object,
                       const char *key, fm_json_t *value)
 {
-    return fm_json_set(object, key, value) < 0 ? no_memory(r) : FM_OK;
+    return fm_json_set(object, key, value) < 0 ? fm_wf_no_memory(r) : FM_OK;
 }
 
 fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r, const char *name,
@@ -28,7 +23,7 @@ fm_status_t fm_wf_section_read(const fm_wf_resolver_t *r, const char *name,
 {
     const fm_yaml_value_t *tree = fm_yaml_get(r->node->tree, name);
     fm_json_t *json = tree ? NULL : fm_json_object();
-    fm_status_t rc = tree || json ? FM_OK : no_memory(r);
+    fm_status_t rc = tree || json ? FM_OK : fm_wf_no_memory(r);
 
     if (tree && (rc = fm_wf_resolve_map(r, tree, &json)) == FM_OK) {
         rc = fm_yaml_check(section, json, tree, name, r->node->task, NULL,
@@ -56,7 +51,7 @@ fm_status_t fm_wf_digest_of(const fm_wf_resolver_t *r,
     fm_json_t *made = fm_json_object();
     if (!made || fm_json_set(made, "digest", fm_json_string(text)) < 0) {
         fm_json_drop(made);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     *out = made;
     return FM_OK;
@@ -73,7 +68,7 @@ fm_status_t fm_wf_code_param(const fm_wf_resolver_t *r,
     made = fm_json_object();
     if (!made || fm_json_set(made, "text", fm_json_string(code->text)) < 0) {
         fm_json_drop(made);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     *out = made;
     return FM_OK;
@@ -84,7 +79,7 @@ static fm_status_t read_seed(const fm_wf_resolver_t *r, fm_json_t **out)
 {
     const fm_yaml_value_t *seed = fm_yaml_get(r->node->tree, "seed");
     fm_json_t *value = seed ? NULL : fm_json_null();
-    fm_status_t rc = seed || value ? FM_OK : no_memory(r);
+    fm_status_t rc = seed || value ? FM_OK : fm_wf_no_memory(r);
 
     if (seed && (rc = fm_wf_resolve(r, seed, false, &value)) == FM_OK &&
         (!fm_json_is(value, FM_JSON_INT) || fm_json_int_or(value, -1) < 0)) {
@@ -168,7 +163,7 @@ static fm_status_t target_modules(const fm_wf_resolver_t *r,
     const char *all = fm_json_str(given);
     size_t known = 0;
     fm_json_t *list = fm_json_array();
-    fm_status_t rc = list ? FM_OK : no_memory(r);
+    fm_status_t rc = list ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < FM_COUNT_OF(names) && rc == FM_OK; i++) {
         bool asked = given ? all != NULL
@@ -181,7 +176,7 @@ static fm_status_t target_modules(const fm_wf_resolver_t *r,
             asked = asked || same;
         }
         if (asked && fm_json_append(list, fm_json_string(names[i])) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK &&
@@ -218,7 +213,7 @@ fm_status_t fm_wf_lora_params(const fm_wf_resolver_t *r, fm_json_t *params)
         (rc = target_modules(r, fm_json_get(given, "target_modules"),
                              &modules)) == FM_OK &&
         !(full = fm_yaml_fill(&fm_wf_lora, given, r->node->task))) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     if (rc == FM_OK) {
         rc = fm_wf_set(r, full, "target_modules", fm_json_keep(modules));
@@ -241,7 +236,7 @@ static fm_status_t training_params(const fm_wf_resolver_t *r, fm_json_t *params,
 
     if (rc == FM_OK &&
         !(full = fm_yaml_fill(&fm_wf_training, given, r->node->task))) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     if (rc == FM_OK) {
         rc = fm_wf_put_seed(r, given, full);
@@ -300,7 +295,7 @@ static fm_status_t embedding_params(const fm_wf_resolver_t *r,
 
     if (rc == FM_OK &&
         !(full = fm_yaml_fill(&fm_wf_embedding, given, r->node->task))) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     if (rc == FM_OK &&
         (rc = fm_wf_set(r, params, "pooling",
@@ -367,7 +362,7 @@ static fm_status_t word_of(const fm_wf_resolver_t *r,
 
     if (tree->type != FM_JSON_STRING) {
         *out = fm_json_string(tree->text);
-        return *out ? FM_OK : no_memory(r);
+        return *out ? FM_OK : fm_wf_no_memory(r);
     }
     if ((rc = fm_wf_resolve(r, tree, false, &value)) < 0) {
         return rc;
@@ -379,7 +374,7 @@ static fm_status_t word_of(const fm_wf_resolver_t *r,
         free(text);
     }
     *out = value;
-    return value ? FM_OK : no_memory(r);
+    return value ? FM_OK : fm_wf_no_memory(r);
 }
 
 static fm_status_t command_params(const fm_wf_resolver_t *r, fm_json_t *params)
@@ -393,12 +388,12 @@ static fm_status_t command_params(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *files = outputs ? NULL : fm_json_array();
     fm_json_t *word = NULL;
     fm_status_t rc =
-        words && names && (outputs || files) ? FM_OK : no_memory(r);
+        words && names && (outputs || files) ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < argv->count && rc == FM_OK; i++) {
         if ((rc = word_of(r, argv->members[i].value, &word)) == FM_OK &&
             fm_json_append(words, word) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     for (size_t i = 0; env && i < env->count && rc == FM_OK; i++) {

@@ -8,11 +8,6 @@
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 /* --- data_retrieval ------------------------------------------------------- */
 
 static fm_status_t split_params(const fm_wf_resolver_t *r, const char *text,
@@ -40,7 +35,7 @@ static fm_status_t split_params(const fm_wf_resolver_t *r, const char *text,
         fm_json_set(made, "to",
                     split.open ? fm_json_null() : fm_json_int(split.to)) < 0) {
         fm_json_drop(made);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     return fm_wf_set(r, params, "split", made);
 }
@@ -57,7 +52,7 @@ static fm_status_t chunk_params(const fm_wf_resolver_t *r,
     if (!made || fm_json_set(made, "bytes", fm_json_int(bytes)) < 0 ||
         fm_json_set(made, "stride", fm_json_int(stride)) < 0) {
         fm_json_drop(made);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     return fm_wf_set(r, params, "chunk", made);
 }
@@ -119,7 +114,7 @@ static fm_status_t fill(const fm_wf_resolver_t *r, const char *name,
     fm_status_t rc = fm_wf_section_read(r, name, section, &given);
 
     if (rc == FM_OK && !(full = fm_yaml_fill(section, given, r->node->task))) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     while (rc == FM_OK && fm_json_next(full, &at, &key, &value)) {
         rc = fm_wf_set(r, params, key, fm_json_keep(value));
@@ -160,13 +155,13 @@ static fm_status_t make_conditions(const fm_wf_resolver_t *r, const char *key,
 {
     fm_json_t *made = fm_json_object();
     fm_json_t *all = fm_json_array();
-    fm_status_t rc = made && all ? FM_OK : no_memory(r);
+    fm_status_t rc = made && all ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < fm_json_len(list) && rc == FM_OK; i++) {
         fm_json_t *one = NULL;
         rc = make_condition(r, fm_json_at(list, i), &one);
         if (rc == FM_OK && fm_json_append(all, one) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {
@@ -189,7 +184,7 @@ static fm_status_t make_test(const fm_wf_resolver_t *r, const fm_json_t *given,
                                           {"op", "\"eq\""},
                                           {"value", "null"}};
     fm_json_t *made = fm_json_object();
-    fm_status_t rc = made ? FM_OK : no_memory(r);
+    fm_status_t rc = made ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < FM_COUNT_OF(keys) && rc == FM_OK; i++) {
         fm_json_t *value = fm_json_keep(fm_json_get(given, keys[i][0]));
@@ -231,7 +226,7 @@ static fm_status_t make_condition(const fm_wf_resolver_t *r,
     made = fm_json_object();
     if (!made || fm_json_set(made, "not", fm_json_keep(inner)) < 0) {
         made = fm_json_drop(made);
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     fm_json_drop(inner);
     *out = made ? made : *out;
@@ -269,7 +264,7 @@ static fm_status_t put_fields(const fm_wf_resolver_t *r, const fm_json_t *given,
     fm_json_t *term = NULL;
     void *at = NULL;
     fm_json_t *fields = fm_json_object();
-    fm_status_t rc = fields ? FM_OK : no_memory(r);
+    fm_status_t rc = fields ? FM_OK : fm_wf_no_memory(r);
 
     while (rc == FM_OK &&
            fm_json_next(fm_json_get(given, "fields"), &at, &name, &term)) {
@@ -335,8 +330,8 @@ static fm_status_t part_of(const fm_wf_resolver_t *r,
 {
     fm_json_t *size = NULL;
     fm_json_t *part = fm_json_object();
-    fm_status_t rc =
-        part ? fm_wf_resolve(r, member->value, false, &size) : no_memory(r);
+    fm_status_t rc = part ? fm_wf_resolve(r, member->value, false, &size)
+                          : fm_wf_no_memory(r);
     const char *text = fm_json_str(size);
     double number = fm_json_real_or(size, -1);
     bool whole = fm_json_is(size, FM_JSON_INT);
@@ -376,13 +371,13 @@ static fm_status_t parts_params(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *given = NULL;
     fm_json_t *list = fm_json_array();
     fm_status_t rc = list ? fill(r, "split", &fm_wf_split_parts, params, &given)
-                          : no_memory(r);
+                          : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < parts->count && rc == FM_OK; i++) {
         fm_json_t *part = NULL;
         rc = part_of(r, &parts->members[i], &part);
         if (rc == FM_OK && fm_json_append(list, part) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {
@@ -439,7 +434,7 @@ static fm_status_t profile_params(const fm_wf_resolver_t *r, fm_json_t *params)
     fm_json_t *given = NULL;
     fm_json_t *list = fm_json_array();
     fm_status_t rc = list ? fill(r, "profiling", &fm_wf_profile, params, &given)
-                          : no_memory(r);
+                          : fm_wf_no_memory(r);
     const fm_json_t *asked = fm_json_get(given, "quantiles");
     size_t count = asked ? fm_json_len(asked) : FM_COUNT_OF(usual);
     bool fits = count <= FM_COUNT_OF(wanted);
@@ -461,7 +456,7 @@ static fm_status_t profile_params(const fm_wf_resolver_t *r, fm_json_t *params)
     for (size_t i = 0; i < count && rc == FM_OK; i++) {
         if ((i == 0 || wanted[i] > wanted[i - 1]) &&
             fm_json_append(list, fm_json_real(wanted[i])) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {
@@ -486,7 +481,7 @@ static fm_status_t export_params(const fm_wf_resolver_t *r, fm_json_t *params)
 
     if (rc == FM_OK && fm_json_is(fields, FM_JSON_ARRAY)) {
         fits = true;
-        rc = (map = fm_json_object()) ? FM_OK : no_memory(r);
+        rc = (map = fm_json_object()) ? FM_OK : fm_wf_no_memory(r);
         for (size_t i = 0; i < fm_json_len(fields) && rc == FM_OK && fits;
              i++) {
             const fm_json_t *name = fm_json_at(fields, i);

@@ -11,20 +11,20 @@
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
+fm_status_t fm_wf_no_memory(const fm_wf_resolver_t *r)
 {
     return fm_no_memory(r->source.err);
 }
 
-static const fm_yaml_value_t *data_of(const fm_wf_resolver_t *r)
+const fm_yaml_value_t *fm_wf_data_of(const fm_wf_resolver_t *r)
 {
     return fm_yaml_get(r->node->tree, "data");
 }
 
-static fm_status_t fail_record(const fm_wf_resolver_t *r, size_t index,
-                               const char *text)
+fm_status_t fm_wf_record_fail(const fm_wf_resolver_t *r, size_t index,
+                              const char *text)
 {
-    const fm_yaml_value_t *data = data_of(r);
+    const fm_yaml_value_t *data = fm_wf_data_of(r);
 
     return fm_yaml_fail(&r->source, data->line, data->column, FM_ERR_INVALID,
                         "node %s: record %zu: %s", r->node->pub.name, index,
@@ -87,7 +87,7 @@ static fm_status_t nodes_records(const fm_wf_resolver_t *r,
                                  fm_wf_records_t *out)
 {
     fm_json_t *all = fm_json_array();
-    fm_status_t rc = all ? FM_OK : no_memory(r);
+    fm_status_t rc = all ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < nodes->count && rc == FM_OK; i++) {
         const char *stage = nodes->members[i].value->text;
@@ -96,7 +96,7 @@ static fm_status_t nodes_records(const fm_wf_resolver_t *r,
         const fm_json_t *items = fm_json_get(result, "items");
         for (size_t k = 0; k < fm_json_len(items) && rc == FM_OK; k++) {
             if (fm_json_append(all, fm_json_keep(fm_json_at(items, k))) < 0) {
-                rc = no_memory(r);
+                rc = fm_wf_no_memory(r);
             }
         }
     }
@@ -141,7 +141,7 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
                            const struct column *columns, size_t count,
                            size_t row, fm_json_t *prompts)
 {
-    const fm_yaml_value_t *template = fm_yaml_get(data_of(r), "template");
+    const fm_yaml_value_t *template = fm_yaml_get(fm_wf_data_of(r), "template");
     const fm_yaml_value_t *options = fm_yaml_get(template, "options");
     const fm_yaml_value_t *parts[] = {fm_yaml_get(options, "intro"),
                                       fm_yaml_get(options, "closing")};
@@ -164,7 +164,8 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
                     ? fm_json_path(fm_json_at(col->items, row), col->rest)
                     : col->fixed;
             if (!value) {
-                rc = fail_record(r, row, "a template column has no value");
+                rc =
+                    fm_wf_record_fail(r, row, "a template column has no value");
                 break;
             }
             fm_buf_printf(&buf, "%s%s: ", c ? "\n" : "", col->label);
@@ -175,7 +176,7 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
         (buf.failed ||
          fm_json_append(
              prompts, fm_json_stringn((const char *)buf.data, buf.len)) < 0)) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     fm_buf_fini(&buf);
     return rc;
@@ -184,12 +185,12 @@ static fm_status_t add_row(const fm_wf_resolver_t *r,
 static fm_status_t template_records(const fm_wf_resolver_t *r, fm_json_t **out)
 {
     const fm_yaml_value_t *tree =
-        fm_yaml_get(fm_yaml_get(data_of(r), "template"), "columns");
+        fm_yaml_get(fm_yaml_get(fm_wf_data_of(r), "template"), "columns");
     struct column *columns = fm_calloc(tree->count, sizeof(*columns));
     fm_json_t *prompts = fm_json_array();
     bool varying = false;
     size_t rows = 1;
-    fm_status_t rc = columns && prompts ? FM_OK : no_memory(r);
+    fm_status_t rc = columns && prompts ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < tree->count && rc == FM_OK; i++) {
         rc = read_column(r, tree->members[i].value, &columns[i]);
@@ -250,7 +251,7 @@ static fm_status_t open_origin(const fm_wf_resolver_t *r, fm_wf_records_t *out)
     const fm_json_t *result = NULL;
     fm_json_t *prompts = NULL;
     fm_wf_origin_t origin = {0};
-    fm_status_t rc = fm_wf_origin_read(data_of(r), &r->source, &origin);
+    fm_status_t rc = fm_wf_origin_read(fm_wf_data_of(r), &r->source, &origin);
 
     if (rc < 0) {
         return rc;
@@ -278,7 +279,7 @@ static fm_status_t open_origin(const fm_wf_resolver_t *r, fm_wf_records_t *out)
 
 fm_status_t fm_wf_records_open(const fm_wf_resolver_t *r, fm_wf_records_t *out)
 {
-    const fm_yaml_value_t *most = fm_yaml_get(data_of(r), "max_samples");
+    const fm_yaml_value_t *most = fm_yaml_get(fm_wf_data_of(r), "max_samples");
     fm_json_t *limit = NULL;
     fm_status_t rc = open_origin(r, out);
 
@@ -319,7 +320,7 @@ fm_status_t fm_wf_record_at(const fm_wf_resolver_t *r,
     fm_json_t *record =
         fm_json_keep(records->wrapped ? fm_json_get(found, "output") : found);
     if (!record) {
-        return fail_record(r, index, "no output");
+        return fm_wf_record_fail(r, index, "no output");
     }
     *out = record;
     return FM_OK;
@@ -332,13 +333,13 @@ fm_status_t fm_wf_records(const fm_wf_resolver_t *r, fm_json_t **out)
     fm_status_t rc = fm_wf_records_open(r, &records);
 
     if (rc == FM_OK && !(list = fm_json_array())) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     for (size_t i = 0; i < records.count && rc == FM_OK; i++) {
         fm_json_t *record = NULL;
         if ((rc = fm_wf_record_at(r, &records, i, &record)) == FM_OK &&
             fm_json_append(list, record) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK) {

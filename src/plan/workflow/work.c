@@ -8,11 +8,6 @@
 #include "plan/workflow/graph.h"
 #include "plan/workflow/ref.h"
 
-static fm_status_t no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 /* --- items ---------------------------------------------------------------- */
 
 /* [{key: value}]: the one item of a node. */
@@ -23,7 +18,7 @@ static fm_status_t one_item(const fm_wf_resolver_t *r, fm_json_t *value,
 
     if (!list || fm_json_append(list, fm_json_keep(value)) < 0) {
         fm_json_drop(list);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
     *out = list;
     return FM_OK;
@@ -35,7 +30,7 @@ static fm_status_t wrap_item(const fm_wf_resolver_t *r, const char *key,
     fm_json_t *item = fm_json_object();
     fm_status_t rc = item && fm_json_set(item, key, fm_json_keep(value)) == 0
                          ? one_item(r, item, out)
-                         : no_memory(r);
+                         : fm_wf_no_memory(r);
 
     fm_json_drop(item);
     return rc;
@@ -45,7 +40,7 @@ static fm_status_t python_items(const fm_wf_resolver_t *r, fm_json_t **out)
 {
     const fm_wf_stage_t *stage = &r->wf->stages[r->node->stage];
     fm_json_t *inputs = fm_json_object();
-    fm_status_t rc = inputs ? FM_OK : no_memory(r);
+    fm_status_t rc = inputs ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < stage->dep_count && rc == FM_OK; i++) {
         const char *name = r->wf->stages[stage->deps[i]].name;
@@ -77,7 +72,7 @@ static fm_status_t add_input(const fm_wf_resolver_t *r,
     } else if ((rc = fm_wf_resolve(r, input->value, true, &value)) == FM_OK &&
                (!(made = fm_json_object()) ||
                 fm_json_set(made, "value", fm_json_keep(value)) < 0)) {
-        rc = no_memory(r);
+        rc = fm_wf_no_memory(r);
     }
     if (rc == FM_OK && fm_json_get(inputs, name)) {
         rc = fm_yaml_fail(&r->source, input->line, input->column,
@@ -96,7 +91,7 @@ static fm_status_t command_items(const fm_wf_resolver_t *r, fm_json_t **out)
 {
     const fm_yaml_value_t *given = fm_yaml_get(r->node->tree, "inputs");
     fm_json_t *inputs = fm_json_object();
-    fm_status_t rc = inputs ? FM_OK : no_memory(r);
+    fm_status_t rc = inputs ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; given && i < given->count && rc == FM_OK; i++) {
         rc = add_input(r, &given->members[i], inputs);
@@ -120,16 +115,16 @@ static fm_status_t add_completion(const fm_wf_resolver_t *r,
         fm_json_set(item, "completion", fm_json_keep(fm_json_get(pair, key))) <
             0) {
         fm_json_drop(item);
-        return no_memory(r);
+        return fm_wf_no_memory(r);
     }
-    return fm_json_append(items, item) < 0 ? no_memory(r) : FM_OK;
+    return fm_json_append(items, item) < 0 ? fm_wf_no_memory(r) : FM_OK;
 }
 
 static fm_status_t logprobs_items(const fm_wf_resolver_t *r,
                                   const fm_json_t *pairs, fm_json_t **out)
 {
     fm_json_t *items = fm_json_array();
-    fm_status_t rc = items ? FM_OK : no_memory(r);
+    fm_status_t rc = items ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < fm_json_len(pairs) && rc == FM_OK; i++) {
         const fm_json_t *pair = fm_json_at(pairs, i);
@@ -153,7 +148,7 @@ static fm_status_t dpo_items(const fm_wf_resolver_t *r, fm_json_t *pairs,
     fm_json_t *item = fm_json_object();
     fm_status_t rc = list && item
                          ? fm_wf_result_of(r, r->node->reference, &result)
-                         : no_memory(r);
+                         : fm_wf_no_memory(r);
 
     const fm_json_t *outputs = fm_json_get(result, "items");
     if (rc == FM_OK && fm_json_len(outputs) != 2 * fm_json_len(pairs)) {
@@ -173,9 +168,9 @@ static fm_status_t dpo_items(const fm_wf_resolver_t *r, fm_json_t *pairs,
             fm_json_set(both, "rejected",
                         fm_json_keep(fm_json_get(rejected, "output"))) < 0) {
             fm_json_drop(both);
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         } else if (fm_json_append(list, both) < 0) {
-            rc = no_memory(r);
+            rc = fm_wf_no_memory(r);
         }
     }
     if (rc == FM_OK &&
@@ -229,7 +224,7 @@ static fm_status_t concat_items(const fm_wf_resolver_t *r, fm_json_t *records,
         fm_yaml_get(fm_yaml_get(r->node->tree, "data"), "nodes");
     fm_json_t *lists = fm_json_array();
     size_t at = 0;
-    fm_status_t rc = lists ? FM_OK : no_memory(r);
+    fm_status_t rc = lists ? FM_OK : fm_wf_no_memory(r);
 
     for (size_t i = 0; i < (nodes ? nodes->count : 1) && rc == FM_OK; i++) {
         const fm_json_t *result = NULL;
@@ -249,7 +244,7 @@ static fm_status_t concat_items(const fm_wf_resolver_t *r, fm_json_t *records,
             }
         }
         if (fm_json_append(lists, list) < 0) {
-            rc = rc < 0 ? rc : no_memory(r);
+            rc = rc < 0 ? rc : fm_wf_no_memory(r);
         }
     }
     rc = rc < 0 ? rc : wrap_item(r, "lists", lists, out);
@@ -304,7 +299,7 @@ static fm_status_t make_items(const fm_wf_resolver_t *r, fm_json_t *params,
     }
     if (task == FM_WF_RETRIEVAL) {
         samples = fm_json_object();
-        rc = samples ? one_item(r, samples, out) : no_memory(r);
+        rc = samples ? one_item(r, samples, out) : fm_wf_no_memory(r);
         fm_json_drop(samples);
         return rc;
     }

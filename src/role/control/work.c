@@ -156,7 +156,7 @@ static void model_class(const struct passes *row, const fm_json_t *params,
 static void program_class(const char *task_type, const fm_json_t *params,
                           char name[CLASS_BYTES])
 {
-    const fm_json_t *command = fm_json_get(params, "command");
+    const fm_json_t *command = fm_json_get(params, "argv");
     char *parts[2] = {fm_json_canonical(fm_json_get(params, "code")
                                             ? fm_json_get(params, "code")
                                             : fm_json_at(command, 0)),

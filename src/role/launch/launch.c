@@ -1,26 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One workflow from its text to its end, in whatever world this process is.
+ * Workflows from their text to their end, in whatever world this process is.
  * Rank 0 checks everything that can be refused before the other ranks start:
  * they wait for its word (a broadcast), so a refusal ends all of them.
  */
-#include "role/launch/launch.h"
-
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "role/launch/place.h"
-#include "role/worker/worker.h"
-#include "site/topo/topo.h"
+#include "role/launch/internal.h"
 
 #define DIR_BYTES 4096
 /* After the end, workers get this long to say goodbye: what they take to stop
@@ -28,190 +20,6 @@
 #define LEAVE_NS (FM_WORKER_DRAIN_NS + 3 * FM_NS_PER_S)
 /* What rank 0 takes beyond that to seal its store and close its link. */
 #define FAREWELL_NS (5 * FM_NS_PER_S)
-#define EMBEDDED_WORKERS_MAX 256u
-
-struct launch {
-    const fm_launch_options_t *opts;
-    fm_world_t world;
-    fm_reactor_t *reactor;
-    fm_link_t **links; /* embedded: [1 + workers]; MPI: [1] */
-    size_t link_count;
-    fm_worker_t **workers;
-    size_t worker_count;
-    fm_control_t *control;
-    fm_topo_t *topo;
-    char *dir;
-    char *text;
-    size_t text_len;
-    fm_workflow_t *workflow;
-    fm_config_t *config;
-    bool no_sharing;
-    fm_json_t *files; /* what the workflow names, by key: its digest */
-    uint32_t run;
-    bool interrupted; /* a signal asked us to stop */
-    bool unclean;     /* MPI was not finalised */
-    fm_status_t worker_status;
-    fm_error_t *err;
-    uint64_t leave_timer;
-};
-
-/* --- reading -------------------------------------------------------------- */
-
-static fm_status_t read_workflow(struct launch *launch, fm_error_t *err)
-{
-    const char *file = launch->opts->file;
-    bool from_stdin = strcmp(file, "-") == 0;
-    fm_buf_t buf = {0};
-    fm_status_t rc = fm_file_read(from_stdin ? "/dev/stdin" : file,
-                                  FM_WORKFLOW_TEXT_BYTES_MAX, &buf, err);
-
-    if (rc >= 0) {
-        launch->text_len = buf.len;
-        launch->text = fm_strndup(buf.data ? (char *)buf.data : "", buf.len);
-        rc = launch->text ? fm_workflow_parse(launch->text, buf.len, file,
-                                              &launch->workflow, err)
-                          : fm_no_memory(err);
-    }
-    fm_buf_fini(&buf);
-    return rc;
-}
-
-static char *beside(const char *file, const char *path)
-{
-    const char *slash = strrchr(file, '/');
-
-    if (*path == '/' || !slash) {
-        return fm_strdup(path);
-    }
-    return fm_asprintf("%.*s/%s", (int)(slash - file), file, path);
-}
-
-/* The path of a file or a local model; of others the name as written. */
-static char *file_path(const struct launch *launch,
-                       const fm_workflow_file_t *file)
-{
-    bool local = file->kind == FM_WORKFLOW_FILE_DATA ||
-                 file->kind == FM_WORKFLOW_FILE_MODEL_PATH ||
-                 file->kind == FM_WORKFLOW_FILE_ADAPTER_PATH;
-
-    return local ? beside(launch->opts->file, file->path)
-                 : fm_strdup(file->path);
-}
-
-/* Find what is no plain file, or store it; see fm_launch_options_t. */
-static fm_status_t resolve(const struct launch *launch,
-                           const fm_workflow_file_t *file, const char *path,
-                           const char *base, fm_digest_t *digest_out,
-                           fm_error_t *err)
-{
-    if (!launch->opts->resolve) {
-        return fm_error_set(err, FM_ERR_UNSUPPORTED,
-                            "%s: models are not imported here; name a digest",
-                            file->path);
-    }
-    return launch->opts->resolve(launch->opts->ctx, launch->dir, file, path,
-                                 base, digest_out, err);
-}
-
-/* What the workflow reads must be there before anything else is touched. */
-static fm_status_t check_files(const struct launch *launch, fm_error_t *err)
-{
-    size_t count = fm_workflow_file_count(launch->workflow);
-    fm_status_t rc = FM_OK;
-
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        char *path = file_path(launch, file);
-        if (!path) {
-            rc = fm_no_memory(err);
-        } else if (file->kind != FM_WORKFLOW_FILE_DATA) {
-            rc = resolve(launch, file, path, NULL, NULL, err);
-        } else if (access(path, R_OK) != 0) {
-            rc = fm_error_set_errno(err, FM_ERR_NOT_FOUND, errno, "read %s",
-                                    path);
-        }
-        if (rc < 0) {
-            fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
-                          file->column);
-        }
-        free(path);
-    }
-    return rc;
-}
-
-/* The model that the node of an adapter names, when it is known by now. */
-static const char *base_of(const struct launch *launch,
-                           const fm_workflow_file_t *adapter)
-{
-    for (size_t i = 0; i < fm_workflow_file_count(launch->workflow); i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        if (file->node == adapter->node && file != adapter &&
-            file->kind != FM_WORKFLOW_FILE_DATA &&
-            file->kind != FM_WORKFLOW_FILE_ADAPTER_PATH) {
-            return fm_json_get_str(launch->files, file->key);
-        }
-    }
-    return NULL;
-}
-
-static fm_status_t file_store(struct launch *launch,
-                              const fm_workflow_file_t *file, fm_error_t *err)
-{
-    char text[FM_DIGEST_TEXT_BYTES];
-    fm_digest_t digest;
-    char *path = file_path(launch, file);
-    fm_status_t rc = path ? FM_OK : fm_no_memory(err);
-
-    if (rc >= 0) {
-        rc = file->kind == FM_WORKFLOW_FILE_DATA
-                 ? fm_control_ingest(launch->control, path, &digest, err)
-                 : resolve(launch, file, path, base_of(launch, file), &digest,
-                           err);
-    }
-    free(path);
-    if (rc >= 0) {
-        rc = fm_json_set(launch->files, file->key,
-                         fm_json_string(fm_digest_format(&digest, text)));
-    }
-    if (rc < 0) {
-        fm_error_wrap(err, "%s:%u:%u", launch->opts->file, file->line,
-                      file->column);
-    }
-    return rc;
-}
-
-/* Store what the workflow names and is of a kind from first to last. */
-static fm_status_t files_store(struct launch *launch,
-                               fm_workflow_file_kind_t first,
-                               fm_workflow_file_kind_t last, fm_error_t *err)
-{
-    size_t count = fm_workflow_file_count(launch->workflow);
-    fm_status_t rc = FM_OK;
-
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        const fm_workflow_file_t *file = fm_workflow_file(launch->workflow, i);
-        if (file->kind >= first && file->kind <= last) {
-            rc = file_store(launch, file, err);
-        }
-    }
-    return rc;
-}
-
-/* Models before their adapters.  Imports may take minutes: before the other
- * ranks start, who would wait for an answer. */
-static fm_status_t models_store(struct launch *launch, fm_cas_t *cas,
-                                fm_error_t *err)
-{
-    fm_status_t rc = files_store(launch, FM_WORKFLOW_FILE_MODEL_PATH,
-                                 FM_WORKFLOW_FILE_MODEL_NAME, err);
-
-    if (rc >= 0) {
-        rc = files_store(launch, FM_WORKFLOW_FILE_ADAPTER_PATH,
-                         FM_WORKFLOW_FILE_ADAPTER_PATH, err);
-    }
-    return rc < 0 || fm_json_len(launch->files) == 0 ? rc
-                                                     : fm_cas_refresh(cas, err);
-}
 
 /* --- events --------------------------------------------------------------- */
 
@@ -241,7 +49,16 @@ static void on_run(void *ctx, const fm_run_t *run)
     if (launch->opts->events.on_run) {
         launch->opts->events.on_run(launch->opts->events.ctx, run);
     }
-    if (run->index == launch->run) {
+    bool all = true;
+    for (size_t i = 0; i < launch->opts->file_count; i++) {
+        fm_submission_t *submission = &launch->submissions[i];
+        if (run->index == submission->run && !submission->ended) {
+            submission->ended = true;
+            submission->end_ns = fm_clock_mono_ns();
+        }
+        all = all && submission->ended;
+    }
+    if (all) {
         finish(launch, "the workflow has ended");
     }
 }
@@ -315,7 +132,7 @@ static void on_signal(void *ctx, int signo)
     }
 }
 
-static void on_worker_end(void *ctx, fm_status_t status, const char *text)
+void fm_launch_on_worker_end(void *ctx, fm_status_t status, const char *text)
 {
     struct launch *launch = ctx;
 
@@ -333,7 +150,8 @@ static bool all_gone(const struct launch *launch)
     size_t workers =
         launch->world.size > 1 ? launch->world.size - 1 : launch->worker_count;
 
-    return fm_control_gone_count(launch->control) >= workers;
+    return fm_control_gone_count(launch->control) >= workers &&
+           fm_control_worker_count(launch->control) == 0;
 }
 
 /*
@@ -359,7 +177,7 @@ static size_t end_hook(void *ctx)
     return 0;
 }
 
-static fm_status_t watch_signals(struct launch *launch, fm_error_t *err)
+fm_status_t fm_launch_watch_signals(struct launch *launch, fm_error_t *err)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
     fm_status_t rc = FM_OK;
@@ -371,184 +189,9 @@ static fm_status_t watch_signals(struct launch *launch, fm_error_t *err)
     return rc;
 }
 
-/* --- workers -------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------- */
 
-#define ARGV_MAX 64u
-
-/* What an executor is started with. */
-struct command_line {
-    const char *argv[ARGV_MAX];
-    char *paths[ARGV_MAX]; /* owned, NULL where argv is storage */
-    char *storage;         /* what the other words point into */
-};
-
-static void command_line_fini(struct command_line *line)
-{
-    for (size_t i = 0; i < ARGV_MAX; i++) {
-        free(line->paths[i]);
-    }
-    free(line->storage);
-}
-
-/* An executor runs in a directory of its own: a word that names a file here
- * is made absolute.  A program without a slash is looked up in PATH. */
-static void word_resolve(struct command_line *line, size_t index)
-{
-    const char *word = line->argv[index];
-
-    if (*word == '/' || *word == '-' || (index == 0 && !strchr(word, '/'))) {
-        return;
-    }
-    line->paths[index] = realpath(word, NULL);
-    if (line->paths[index]) {
-        line->argv[index] = line->paths[index];
-    }
-}
-
-/* The command given, split at blanks, or the engine beside this program. */
-static fm_status_t command_line(const struct launch *launch, const char *writer,
-                                struct command_line *line, fm_error_t *err)
-{
-    const char *command = launch->opts->executor;
-    char *bin = command ? NULL : fm_file_program_dir();
-    char *save = NULL;
-    size_t count = 0;
-
-    line->storage = command
-                        ? fm_strdup(command)
-                        : fm_asprintf("%s/flowmesh-engine", bin ? bin : ".");
-    free(bin);
-    if (!line->storage) {
-        return fm_no_memory(err);
-    }
-    if (!command) {
-        const char *const argv[] = {line->storage, "--fabric", launch->dir,
-                                    "--writer",    writer,     "--device",
-                                    "cpu",         NULL};
-        memcpy(line->argv, argv, sizeof(argv));
-        return FM_OK;
-    }
-    for (char *word = strtok_r(line->storage, " ", &save);
-         word && count < ARGV_MAX - 1; word = strtok_r(NULL, " ", &save)) {
-        line->argv[count] = word;
-        word_resolve(line, count++);
-    }
-    line->argv[count] = NULL;
-    if (count == 0) {
-        return fm_error_set(err, FM_ERR_INVALID, "--executor is empty");
-    }
-    return FM_OK;
-}
-
-/* What a worker costs, as the site says: 0 where it says nothing. */
-static double site_figure(const char *name)
-{
-    const char *text = getenv(name);
-    char *end = NULL;
-    double value = text ? strtod(text, &end) : 0;
-
-    return text && end != text && *end == '\0' && value >= 0 && value < 1e9
-               ? value
-               : 0;
-}
-
-static fm_status_t start_worker(struct launch *launch, fm_link_t *link,
-                                uint32_t number, uint32_t cores,
-                                fm_worker_t **worker_out, fm_error_t *err)
-{
-    const fm_topo_host_t *host = fm_topo_host(launch->topo);
-    struct command_line line = {0};
-    char name[32];
-    char writer[FM_CAS_WRITER_BYTES_MAX + 1];
-    char own_writer[FM_CAS_WRITER_BYTES_MAX + 1];
-
-    (void)snprintf(name, sizeof(name), "w%u", number);
-    (void)snprintf(writer, sizeof(writer), "%.24s-%ld-w%u", host->host_name,
-                   (long)getpid(), number);
-    (void)snprintf(own_writer, sizeof(own_writer), "%.57s-files", writer);
-    fm_status_t rc = command_line(launch, writer, &line, err);
-    if (rc < 0) {
-        command_line_fini(&line);
-        return rc;
-    }
-    char *log = fm_asprintf("%s/logs/%s.log", launch->dir, writer);
-    fm_worker_options_t opts = {
-        .name = name,
-        .host = host->host_name,
-        .fabric_dir = launch->dir,
-        .writer = own_writer,
-        .executor_argv = line.argv,
-        .log_path = log,
-        .device_kind = "cpu",
-        .device_name = host->cpu_model,
-        .memory_bytes = host->memory_bytes / (cores ? cores : 1),
-        .cores = 1,
-        .price_per_hour = site_figure("FLOWMESH_PRICE_PER_HOUR"),
-        .watts = site_figure("FLOWMESH_WATTS"),
-        .on_end = on_worker_end,
-        .ctx = launch,
-    };
-    rc = fm_worker_open(launch->reactor, link, &opts, worker_out, err);
-    command_line_fini(&line);
-    free(log);
-    return rc;
-}
-
-static uint32_t worker_wish(const struct launch *launch)
-{
-    uint32_t wish = launch->opts->workers;
-
-    if (wish == 0) {
-        wish = fm_topo_host(launch->topo)->core_count;
-    }
-    return wish < EMBEDDED_WORKERS_MAX ? wish : EMBEDDED_WORKERS_MAX;
-}
-
-/* --- links ---------------------------------------------------------------- */
-
-static fm_status_t open_links(struct launch *launch, fm_error_t *err)
-{
-    bool embedded = launch->world.size == 1;
-    uint32_t count = embedded ? 1 + worker_wish(launch) : 1;
-    fm_status_t rc = FM_OK;
-
-    launch->links = fm_calloc(count, sizeof(fm_link_t *));
-    if (!launch->links) {
-        return fm_no_memory(err);
-    }
-    rc = embedded ? fm_link_loop_create(count, NULL, launch->links, err)
-                  : fm_link_mpi_create(NULL, launch->links, err);
-    if (rc < 0) {
-        return rc;
-    }
-    launch->link_count = count;
-    for (uint32_t i = 0; rc >= 0 && i < count; i++) {
-        rc = fm_link_attach(launch->links[i], launch->reactor, err);
-    }
-    return rc;
-}
-
-static fm_status_t start_embedded(struct launch *launch, fm_error_t *err)
-{
-    fm_status_t rc = FM_OK;
-
-    if (launch->world.size > 1) {
-        return FM_OK;
-    }
-    size_t count = launch->link_count - 1;
-    launch->workers = fm_calloc(count, sizeof(fm_worker_t *));
-    if (!launch->workers) {
-        return fm_no_memory(err);
-    }
-    for (size_t i = 0; rc >= 0 && i < count; i++) {
-        rc = start_worker(launch, launch->links[i + 1], (uint32_t)i + 1,
-                          (uint32_t)count, &launch->workers[i], err);
-        launch->worker_count += rc >= 0;
-    }
-    return rc;
-}
-
-static void launch_fini(struct launch *launch)
+void fm_launch_fini(struct launch *launch)
 {
     for (size_t i = 0; i < launch->worker_count; i++) {
         fm_worker_close(launch->workers[i]);
@@ -565,12 +208,18 @@ static void launch_fini(struct launch *launch)
         fm_link_close(launch->links[i]);
     }
     free(launch->links);
+    if (launch->published) {
+        fm_rendezvous_withdraw(launch->dir, launch->rendezvous.instance);
+    }
+    fm_rendezvous_fini(&launch->rendezvous);
     fm_topo_close(launch->topo);
     fm_config_destroy(launch->config);
-    fm_workflow_destroy(launch->workflow);
-    fm_json_drop(launch->files);
+    for (size_t i = 0; launch->submissions && i < launch->opts->file_count;
+         i++) {
+        fm_submission_fini(&launch->submissions[i]);
+    }
+    free(launch->submissions);
     free(launch->dir);
-    free(launch->text);
     if (launch->world.mpi && fm_link_mpi_fini(NULL) < 0) {
         /* finalising beside a dead rank may hang: the caller is to say what
          * there is to say and leave without the handlers of exit() */
@@ -598,48 +247,77 @@ static fm_status_t open_control(struct launch *launch, fm_fabric_t *fabric,
 
     if (rc < 0) {
         fm_fabric_close(fabric);
-    } else if ((rc = files_store(launch, FM_WORKFLOW_FILE_DATA,
-                                 FM_WORKFLOW_FILE_DATA, err)) >= 0) {
-        rc = fm_control_submit(launch->control, launch->text, launch->text_len,
-                               launch->opts->file, launch->files, &launch->run,
-                               err);
+    }
+    for (size_t i = 0; rc >= 0 && i < launch->opts->file_count; i++) {
+        rc =
+            fm_submission_submit(&launch->submissions[i], launch->control, err);
+    }
+    if (rc >= 0) {
+        rc = fm_launch_publish(launch,
+                               fm_journal_info(fabric->journal).instance, err);
     }
     return rc;
 }
 
 static fm_launch_outcome_t outcome_of(const struct launch *launch)
 {
-    fm_pool_workflow_t info = {0};
     const fm_fabric_t *fabric = fm_control_fabric(launch->control);
 
     if (launch->interrupted) {
         return FM_LAUNCH_INTERRUPTED;
     }
-    (void)!fm_pool_workflow_get(fm_state_pool(fabric->state), launch->run,
-                                &info);
-    return info.state == FM_POOL_DONE ? FM_LAUNCH_DONE : FM_LAUNCH_FAILED;
+    for (size_t i = 0; i < launch->opts->file_count; i++) {
+        fm_pool_workflow_t info = {0};
+        (void)!fm_pool_workflow_get(fm_state_pool(fabric->state),
+                                    launch->submissions[i].run, &info);
+        if (info.state != FM_POOL_DONE) {
+            return FM_LAUNCH_FAILED;
+        }
+    }
+    return FM_LAUNCH_DONE;
+}
+
+/* What on_end sees: each workflow with its time from start to end. */
+static fm_status_t report(struct launch *launch, int64_t start_ns,
+                          fm_error_t *err)
+{
+    const fm_launch_options_t *opts = launch->opts;
+    fm_fabric_t *fabric = fm_control_fabric(launch->control);
+    int64_t now_ns = fm_clock_mono_ns();
+    fm_launch_run_t *runs = fm_calloc(opts->file_count, sizeof(*runs));
+
+    if (!runs) {
+        return fm_no_memory(err);
+    }
+    for (size_t i = 0; i < opts->file_count; i++) {
+        const fm_submission_t *submission = &launch->submissions[i];
+        int64_t end_ns = submission->ended ? submission->end_ns : now_ns;
+        runs[i].run = fm_state_run(fabric->state, submission->run);
+        runs[i].seconds = (double)(end_ns - start_ns) / 1e9;
+    }
+    opts->on_end(opts->ctx, fabric, runs, opts->file_count,
+                 (double)(now_ns - start_ns) / 1e9);
+    free(runs);
+    return FM_OK;
 }
 
 static fm_launch_outcome_t run_to_end(struct launch *launch, fm_error_t *err)
 {
     const fm_launch_options_t *opts = launch->opts;
     fm_fabric_t *fabric = fm_control_fabric(launch->control);
-    const fm_run_t *run = fm_state_run(fabric->state, launch->run);
     int64_t start = fm_clock_mono_ns();
 
     *err = (fm_error_t){0}; /* from here on it holds what went wrong */
-    if (opts->on_start) {
-        opts->on_start(opts->ctx, fabric, run);
+    for (size_t i = 0; opts->on_start && i < opts->file_count; i++) {
+        opts->on_start(opts->ctx, fabric,
+                       fm_state_run(fabric->state, launch->submissions[i].run));
     }
     if (fm_reactor_hook_add(launch->reactor, FM_REACTOR_SEND, end_hook, launch,
                             err) < 0 ||
-        start_embedded(launch, err) < 0 ||
-        fm_reactor_run(launch->reactor, err) < 0) {
+        fm_launch_start_embedded(launch, err) < 0 ||
+        fm_reactor_run(launch->reactor, err) < 0 ||
+        (opts->on_end && report(launch, start, err) < 0)) {
         return FM_LAUNCH_NO_FABRIC;
-    }
-    if (opts->on_end) {
-        opts->on_end(opts->ctx, fabric, run,
-                     (double)(fm_clock_mono_ns() - start) / 1e9);
     }
     return outcome_of(launch);
 }
@@ -650,7 +328,7 @@ static fm_status_t fabric_open(const char *dir, const fm_fabric_options_t *opts,
                                fm_fabric_t **fabric, fm_error_t *err)
 {
     const struct timespec pause = {0, 200 * 1000 * 1000};
-    double wait_s = site_figure("FLOWMESH_LOCK_WAIT_S");
+    double wait_s = fm_launch_figure("FLOWMESH_LOCK_WAIT_S");
     int64_t until = fm_clock_mono_ns() + (int64_t)(wait_s * 1e9);
     fm_status_t rc = FM_OK;
 
@@ -667,12 +345,23 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
 {
     fm_fabric_options_t opts = {.is_volatile = launch->opts->is_volatile};
 
-    if (!(launch->files = fm_json_object())) {
+    size_t count = launch->opts->file_count;
+
+    if (count < 1 || count > FM_LAUNCH_FILES_MAX) {
+        (void)fm_error_set(err, FM_ERR_LIMIT, "%zu workflows: 1 to %u at once",
+                           count, FM_LAUNCH_FILES_MAX);
+        return FM_LAUNCH_REFUSED;
+    }
+    if (!(launch->submissions = fm_calloc(count, sizeof(fm_submission_t)))) {
         (void)fm_no_memory(err);
         return FM_LAUNCH_REFUSED;
     }
-    if (read_workflow(launch, err) < 0 || check_files(launch, err) < 0) {
-        return FM_LAUNCH_REFUSED;
+    for (size_t i = 0; i < count; i++) {
+        launch->submissions[i].file = launch->opts->files[i];
+        if (fm_submission_read(&launch->submissions[i], launch->opts, err) <
+            0) {
+            return FM_LAUNCH_REFUSED;
+        }
     }
     if (fm_fabric_dir_choose(launch->opts->fabric_dir, &launch->dir, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
@@ -687,8 +376,13 @@ static fm_launch_outcome_t prepare(struct launch *launch, fm_fabric_t **fabric,
     if (fabric_open(launch->dir, &opts, fabric, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
-    return models_store(launch, (*fabric)->cas, err) < 0 ? FM_LAUNCH_REFUSED
-                                                         : FM_LAUNCH_DONE;
+    for (size_t i = 0; i < count; i++) {
+        if (fm_submission_models(&launch->submissions[i], launch->opts,
+                                 launch->dir, (*fabric)->cas, err) < 0) {
+            return FM_LAUNCH_REFUSED;
+        }
+    }
+    return FM_LAUNCH_DONE;
 }
 
 /* Rank 0's word to the others: where the fabric is, or "" to leave. */
@@ -713,7 +407,7 @@ static fm_launch_outcome_t run_control(struct launch *launch, fm_error_t *err)
         fm_fabric_close(fabric);
         return outcome == FM_LAUNCH_DONE ? FM_LAUNCH_NO_FABRIC : outcome;
     }
-    if (open_links(launch, err) < 0) {
+    if (fm_launch_open_links(launch, err) < 0) {
         fm_fabric_close(fabric);
         return FM_LAUNCH_NO_FABRIC;
     }
@@ -736,9 +430,10 @@ static fm_launch_outcome_t run_worker(struct launch *launch, fm_error_t *err)
     launch->worker_count = 1;
     if (rc < 0 || !(launch->dir = fm_strdup(dir)) ||
         !(launch->workers = fm_calloc(1, sizeof(fm_worker_t *))) ||
-        open_links(launch, err) < 0 ||
-        start_worker(launch, launch->links[0], launch->world.rank, 1,
-                     &launch->workers[0], err) < 0 ||
+        fm_launch_open_links(launch, err) < 0 ||
+        fm_launch_start_worker(launch, launch->links[0], NULL,
+                               launch->world.rank, 1, &launch->workers[0],
+                               err) < 0 ||
         fm_reactor_run(launch->reactor, err) < 0) {
         return FM_LAUNCH_NO_FABRIC;
     }
@@ -761,7 +456,7 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
     /* Signals first: from here on one that comes is an event of the run, also
      * while MPI starts and ends, and never the death of a rank. */
     if (fm_reactor_create(NULL, &launch.reactor, err) >= 0 &&
-        watch_signals(&launch, err) >= 0 &&
+        fm_launch_watch_signals(&launch, err) >= 0 &&
         fm_world_open(&launch.world, err) >= 0 &&
         fm_topo_open(NULL, &launch.topo, err) >= 0) {
         if (launch.world.rank > 0) {
@@ -772,7 +467,7 @@ fm_launch_outcome_t fm_launch_run(const fm_launch_options_t *opts,
         outcome = launch.world.rank == 0 ? run_control(&launch, err)
                                          : run_worker(&launch, err);
     }
-    launch_fini(&launch);
+    fm_launch_fini(&launch);
     if (opts->unclean_out) {
         *opts->unclean_out = launch.unclean;
     }
