@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's three workflow mixes, shrunk to CPU models of some 10⁵ parameters.
+"""The paper's three workflow mixes, shrunk to CPU models of 2 and 8 million
+parameters.
 
 What stays: the stages and their order, two sizes of model, the proportions of
-items and of tokens.  What shrinks: items to a tenth, tokens to a tenth, models.
+items and of tokens.  What shrinks: items and tokens to a fifth, models.
 A workflow belongs to one of a few users.  Of its rows the first part is common
 to all users, the rest its user's own; a training uses the common rows alone
 with the probability of the same number, else it has its user's rows and seed.
@@ -10,11 +11,11 @@ with the probability of the same number, else it has its user's rows and seed.
 import random
 
 MODELS = {
-    "1B": {"hidden_size": 96, "intermediate_size": 288,
-           "num_hidden_layers": 3, "num_attention_heads": 4,
-           "max_position_embeddings": 256},
-    "3B": {"hidden_size": 160, "intermediate_size": 480,
+    "1B": {"hidden_size": 192, "intermediate_size": 576,
            "num_hidden_layers": 4, "num_attention_heads": 4,
+           "max_position_embeddings": 256},
+    "3B": {"hidden_size": 320, "intermediate_size": 960,
+           "num_hidden_layers": 6, "num_attention_heads": 5,
            "max_position_embeddings": 256},
 }
 WORDS = ("mesh", "node", "grain", "delta", "river", "stone", "orbit", "cloud",
@@ -74,7 +75,7 @@ def infer(name, source, data, tokens, **more):
 
 
 def three_sets(author, sizes):
-    sets = (("gsm8k", 20, 24), ("truthfulqa", 15, 18), ("mmlu", 15, 16))
+    sets = (("gsm8k", 40, 51), ("truthfulqa", 30, 38), ("mmlu", 30, 32))
     return [infer(name, model(size), author.prompts(name, items), tokens)
             for (name, items, tokens), size in zip(sets, sizes)]
 
@@ -84,9 +85,9 @@ def drafts(author):
         return {"type": "graph_template", "template": {
             "columns": [{"label": label, "node": node}],
             "options": {"intro": "Improve", "closing": "Answer:"}}}
-    return [infer("draft", model("1B"), author.prompts("topics", 8), 24),
-            infer("critique", model("1B"), about("draft", "draft"), 24),
-            infer("rewrite", model("1B"), about("critique", "critique"), 24)]
+    return [infer("draft", model("1B"), author.prompts("topics", 13), 51),
+            infer("critique", model("1B"), about("draft", "draft"), 51),
+            infer("rewrite", model("1B"), about("critique", "critique"), 51)]
 
 
 def trained(node):
@@ -96,27 +97,27 @@ def trained(node):
 def sft(author):
     return [{"name": "sft", "spec": {
         "taskType": "sft", "model": model("1B"),
-        "data": {"type": "list", "items": author.samples("alpaca", 20)},
+        "data": {"type": "list", "items": author.samples("alpaca", 40)},
         "training": author.training(num_train_epochs=1)}},
-        infer("infer", trained("sft"), author.prompts("gsm8k", 20), 24)]
+        infer("infer", trained("sft"), author.prompts("gsm8k", 40), 51)]
 
 
 def lora(author):
     return [{"name": "lora", "spec": {
         "taskType": "lora_sft", "model": model("1B"),
         "lora": {"r": 16, "alpha": 32},
-        "data": {"type": "list", "items": author.samples("alpaca", 20)},
+        "data": {"type": "list", "items": author.samples("alpaca", 40)},
         "training": author.training(num_train_epochs=1)}},
-        infer("infer", trained("lora"), author.prompts("gsm8k", 20), 24)]
+        infer("infer", trained("lora"), author.prompts("gsm8k", 40), 51)]
 
 
 def dpo(author):
     return [{"name": "dpo", "spec": {
         "taskType": "dpo", "model": model("1B"),
-        "data": {"type": "list", "items": author.pairs("hh", 24)},
+        "data": {"type": "list", "items": author.pairs("hh", 51)},
         "training": author.training(num_train_epochs=1)}},
-        infer("brief", trained("dpo"), author.prompts("briefs", 1), 24),
-        infer("infer", trained("dpo"), author.prompts("gsm8k", 20), 24)]
+        infer("brief", trained("dpo"), author.prompts("briefs", 1), 51),
+        infer("infer", trained("dpo"), author.prompts("gsm8k", 40), 51)]
 
 
 def ppo_spec(author, data):
@@ -130,13 +131,13 @@ def ppo(author):
     rows = author.rows("imdb", 5, author.common_training)
     return [{"name": "ppo", "spec": ppo_spec(
         author, {"type": "list", "items": rows})},
-        infer("notes", trained("ppo"), author.prompts("notes", 1), 24),
-        infer("infer", trained("ppo"), author.prompts("gsm8k", 6), 24)]
+        infer("notes", trained("ppo"), author.prompts("notes", 1), 51),
+        infer("infer", trained("ppo"), author.prompts("gsm8k", 12), 51)]
 
 
 def exported(author, fields):
     """Inference whose prompts and outputs become rows to train on."""
-    return infer("teacher", model("1B"), author.prompts("gsm8k", 20), 24,
+    return infer("teacher", model("1B"), author.prompts("gsm8k", 40), 51,
                  postprocess={"jsonl_export": {"path": "rows.jsonl",
                                                "fields": fields}})
 

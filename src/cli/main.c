@@ -13,13 +13,13 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,          &fm_cli_join,         &fm_cli_validate,
-    &fm_cli_result,       &fm_cli_lineage,      &fm_cli_explain,
-    &fm_cli_explain_miss, &fm_cli_tenants,      &fm_cli_sim,
-    &fm_cli_cas_stat,     &fm_cli_cas_ls,       &fm_cli_cas_get,
-    &fm_cli_cas_verify,   &fm_cli_model_import, &fm_cli_model_export,
-    &fm_cli_model_ls,     &fm_cli_model_show,   &fm_cli_model_rm,
-    &fm_cli_devices,
+    &fm_cli_run,          &fm_cli_join,       &fm_cli_validate,
+    &fm_cli_result,       &fm_cli_lineage,    &fm_cli_explain,
+    &fm_cli_explain_miss, &fm_cli_tenants,    &fm_cli_devices,
+    &fm_cli_sim,          &fm_cli_cas_stat,   &fm_cli_cas_ls,
+    &fm_cli_cas_get,      &fm_cli_cas_verify, &fm_cli_model_import,
+    &fm_cli_model_export, &fm_cli_model_ls,   &fm_cli_model_show,
+    &fm_cli_model_rm,
 };
 
 static const char about[] =
@@ -170,9 +170,8 @@ static int completion(void)
     (void)printf("_flowmesh() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n"
                  "  local words\n  case \"${COMP_WORDS[*]:1:2}\" in\n");
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
-        /* the blank: "explain" must not be taken for "explain-miss" */
-        (void)printf("  \"%s%s\"*) words=\"--help", commands[i]->name,
-                     strchr(commands[i]->name, ' ') ? "" : " ");
+        (void)printf("  \"%s\"|\"%s \"*) words=\"--help", commands[i]->name,
+                     commands[i]->name);
         for (size_t k = 0; k < commands[i]->option_count; k++) {
             (void)printf(" --%s", commands[i]->options[k].name);
         }

@@ -215,10 +215,9 @@ static void test_quotas(void)
 
 static void test_configuration(void)
 {
-    const fm_tenant_config_t bad[] = {{.weight = -1},
-                                      {.weight = NAN},
-                                      {.dollars_max = INFINITY},
-                                      {.dollars_max = -0.5}};
+    const fm_tenant_config_t bad[] = {
+        {.weight = -1},  {.weight = NAN},           {.weight = 1e-7},
+        {.weight = 2e6}, {.dollars_max = INFINITY}, {.dollars_max = -0.5}};
     fm_error_t err = {0};
 
     start();

@@ -21,16 +21,13 @@ static fm_status_t batch_add(fm_pool_t *pool, const fm_digest_t *key,
     fm_status_t rc = fm_grow((void *)&pool->batches, &pool->batch_capacity,
                              pool->batch_count, sizeof(struct batch), err);
 
-    /* As many places for active batches as there are batches. */
     if (rc < 0 ||
-        (rc = fm_grow((void *)&pool->active, &pool->active_capacity,
-                      pool->batch_count, sizeof(*pool->active), err)) < 0 ||
         (rc = fm_map_put(pool->batch_ids, key, pool->batch_count, err)) < 0) {
         return rc;
     }
     *batch_out = (uint32_t)pool->batch_count;
     pool->batches[pool->batch_count++] =
-        (struct batch){.key = *key, .task_class = task_class, .active = NONE};
+        (struct batch){.key = *key, .task_class = task_class};
     return FM_OK;
 }
 

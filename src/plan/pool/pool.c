@@ -76,7 +76,6 @@ void *fm_pool_destroy(fm_pool_t *pool)
     free(pool->tenant_lanes);
     free(pool->order);
     free(pool->batches);
-    free(pool->active);
     free(pool->leases);
     fm_map_destroy(pool->group_ids);
     fm_map_destroy(pool->batch_ids);

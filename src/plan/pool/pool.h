@@ -350,12 +350,6 @@ uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key);
  *  parameters.  Only where fm_pool_batch_get() is true. */
 fm_pool_ref_t fm_pool_batch_next(const fm_pool_t *pool, uint32_t batch);
 
-/* To go: by position, renumbered by every event. */
-size_t fm_pool_batch_count(const fm_pool_t *pool);
-void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
-                      fm_pool_batch_t *out);
-fm_pool_ref_t fm_pool_batch_sample(const fm_pool_t *pool, size_t position);
-
 /* --- leases -------------------------------------------------------------- */
 
 typedef struct fm_pool_lease_info {

@@ -198,8 +198,7 @@ static size_t bytes_held(const fm_pool_t *pool)
            (pool->tenant_lane_count + pool->order_capacity) * sizeof(uint32_t) +
            fm_tenants_bytes(pool->options.tenants) +
            pool->batch_capacity * sizeof(struct batch) +
-           pool->lease_capacity * sizeof(struct lease) +
-           pool->active_capacity * sizeof(*pool->active) + pool->item_bytes +
+           pool->lease_capacity * sizeof(struct lease) + pool->item_bytes +
            pool->edge_bytes + pool->list_bytes;
 }
 
@@ -287,11 +286,6 @@ static bool lane_add(const fm_pool_t *pool, const struct lane *lane,
     return fresh;
 }
 
-size_t fm_pool_batch_count(const fm_pool_t *pool)
-{
-    return pool->active_count;
-}
-
 uint32_t fm_pool_batch_ids(const fm_pool_t *pool)
 {
     return (uint32_t)pool->batch_count;
@@ -300,12 +294,6 @@ uint32_t fm_pool_batch_ids(const fm_pool_t *pool)
 uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)
 {
     return fm_pool_batch_find(pool, key);
-}
-
-void fm_pool_batch_at(const fm_pool_t *pool, size_t position,
-                      fm_pool_batch_t *out)
-{
-    (void)fm_pool_batch_get(pool, pool->active[position], out);
 }
 
 bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
@@ -349,11 +337,6 @@ bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
         batch_avoid(pool, batch, out);
     }
     return true;
-}
-
-fm_pool_ref_t fm_pool_batch_sample(const fm_pool_t *pool, size_t position)
-{
-    return fm_pool_batch_next(pool, pool->active[position]);
 }
 
 fm_pool_ref_t fm_pool_batch_next(const fm_pool_t *pool, uint32_t batch)

@@ -96,9 +96,10 @@ fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t id, size_t count,
                                  fm_error_t *err)
 {
     struct batch *batch = &pool->batches[id];
-    size_t wanted = 2 * (batch->works + count);
+    size_t needed = batch->works + count;
+    size_t wanted = 2 * needed; /* so it grows, and compacts, seldom */
 
-    if (wanted <= batch->due_capacity) {
+    if (needed + needed / 4 <= batch->due_capacity) {
         return FM_OK;
     }
     struct due *dues = fm_realloc(batch->dues, wanted, sizeof(*dues));
@@ -213,10 +214,7 @@ void fm_pool_ready_push(fm_pool_t *pool, uint32_t id, bool front)
     batch->depths[work->depth]++;
     batch->amount += (double)work->amount;
     pool->totals.ready_work++;
-    if (batch->ready++ == 0) {
-        batch->active = (uint32_t)pool->active_count;
-        pool->active[pool->active_count++] = work->batch;
-    }
+    batch->ready++;
     due_push(pool, work->batch, id);
 }
 
@@ -232,12 +230,7 @@ void fm_pool_ready_pop(fm_pool_t *pool, uint32_t id)
     batch->amount -= (double)work->amount;
     pool->totals.ready_work--;
     if (--batch->ready == 0) {
-        uint32_t last = pool->active[--pool->active_count];
-
         batch->amount = 0; /* rounding does not add up for ever */
-        pool->active[batch->active] = last;
-        pool->batches[last].active = batch->active;
-        batch->active = NONE;
     }
     dues_clean(pool, work->batch);
 }

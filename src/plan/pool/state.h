@@ -130,9 +130,8 @@ struct due {
 struct batch {
     fm_digest_t key;
     uint32_t task_class;
-    uint32_t works;  /* that name it, settled ones too */
-    uint32_t ready;  /* of blocked tenants too */
-    uint32_t active; /* position in pool->active, or NONE */
+    uint32_t works; /* that name it, settled ones too */
+    uint32_t ready; /* of blocked tenants too */
     double amount;
     uint32_t *lanes; /* that have ready work */
     size_t lane_count, lane_capacity;
@@ -194,8 +193,6 @@ struct fm_pool {
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
-    uint32_t *active; /* batches with ready work */
-    size_t active_count, active_capacity;
     struct lease *leases;
     size_t lease_count, lease_capacity;
     uint32_t lease_free;

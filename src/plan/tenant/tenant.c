@@ -22,6 +22,7 @@
 /* Half an hour of the whole class; older debts are forgiven: what waited for a
  * device that never came must not stop the others for as long. */
 #define DEFICIT_MAX_S 1800.0
+#define WEIGHT_MAX 1e6     /* beyond, sums of virtual times lose their digits */
 #define DEVICES_SLACK 1e-6 /* parts of a device do not add up exactly */
 
 struct tenant {
@@ -354,11 +355,17 @@ fm_status_t fm_tenants_configure(fm_tenants_t *tenants, const char *name,
     uint32_t id = NONE;
     fm_status_t rc;
 
-    if (!isfinite(with.weight) || with.weight < 0 ||
-        !isfinite(with.dollars_max) || with.dollars_max < 0) {
+    if (with.weight != 0 &&
+        !(with.weight >= 1 / WEIGHT_MAX && with.weight <= WEIGHT_MAX)) {
         return fm_error_set(err, FM_ERR_INVALID,
-                            "tenant %.64s: weight and dollars_max are finite "
-                            "and not negative",
+                            "tenant %.64s: a weight is between %g and %g, or 0 "
+                            "for 1",
+                            name, 1 / WEIGHT_MAX, WEIGHT_MAX);
+    }
+    if (!isfinite(with.dollars_max) || with.dollars_max < 0) {
+        return fm_error_set(err, FM_ERR_INVALID,
+                            "tenant %.64s: dollars_max is finite and not "
+                            "negative",
                             name);
     }
     with.weight = with.weight > 0 ? with.weight : 1;

@@ -34,7 +34,7 @@
 typedef struct fm_tenants fm_tenants_t;
 
 typedef struct fm_tenant_config {
-    double weight;        /**< 0: 1 */
+    double weight;        /**< 1e-6 to 1e6; 0: 1 */
     uint32_t devices_max; /**< leased at once; 0: no limit */
     uint64_t queued_max;  /**< items not settled; 0: no limit */
     double dollars_max;   /**< 0: no limit */
@@ -70,7 +70,8 @@ FM_MUST_USE fm_status_t fm_tenants_id(fm_tenants_t *tenants, const char *name,
 /**
  * Set weight and quotas of @p name, at once; "*": of all that have none of
  * their own.
- * @retval FM_ERR_INVALID  a number that is negative or not finite.
+ * @retval FM_ERR_INVALID  a number that is negative, not finite or out of
+ * range.
  */
 FM_MUST_USE fm_status_t fm_tenants_configure(fm_tenants_t *tenants,
                                              const char *name,
