@@ -546,6 +546,9 @@ static void test_unfit_is_told(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(stage.wait, "needs 3.00 GiB"));
     CU_ASSERT_PTR_NOT_NULL(strstr(stage.wait, "has 1.00 GiB"));
     CU_ASSERT(peer_heard(&stage.workers[0], FM_MSG_LEASE) == 0);
+    for (int turns = 0; turns < 40; turns++) { /* many beats go by */
+        turn(stage.reactor);
+    }
     stage.memory_bytes = UINT64_C(4) << 30;
     join(&stage, 1);
     answer(&stage, 1, take(&stage, 1));

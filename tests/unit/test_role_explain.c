@@ -328,6 +328,50 @@ static void test_needs(void)
     CU_ASSERT(info.device == FM_SCHED_CPU && info.gang == 1);
 }
 
+static void expand_with(world_t *world, uint32_t flow, const char *hints)
+{
+    fm_buf_t items = {0};
+    fm_buf_t buf = {0};
+
+    fm_record_item_add(&items, "{\"value\":1}", 11);
+    fm_record_expand_t record = {
+        .workflow = flow,
+        .params = span_of("{}"),
+        .hints = span_of(hints),
+        .count = 1,
+        .items = {(const char *)items.data, items.len}};
+    fm_record_expand_encode(&record, &buf);
+    fm_buf_fini(&items);
+    FM_ASSERT_OK(world_apply(world, FM_RECORD_EXPAND, &buf), &world->err);
+}
+
+/* What one asks for must not hold up another's share of the same work. */
+static void test_least_need_holds(void)
+{
+    world_t world;
+    fm_digest_t key;
+    const fm_batch_info_t *info = NULL;
+
+    world_init(&world);
+    submit_under(&world, 0, "", FM_ISOLATION_NONE);
+    submit_under(&world, 1, "", FM_ISOLATION_NONE);
+    submit_under(&world, 2, "", FM_ISOLATION_NONE);
+    expand_with(&world, 0,
+                "{\"resources\":{\"hardware\":{\"gpu\":{\"memory\":"
+                "\"4000Gi\",\"count\":8,\"type\":\"h100\"}}}}");
+    CU_ASSERT_FATAL(fm_state_next_batch(world.state, &key, &info));
+    CU_ASSERT(info->gang == 8 && info->device == FM_SCHED_GPU &&
+              info->memory_bytes == UINT64_C(4000) << 30);
+    CU_ASSERT(!fm_state_next_batch(world.state, &key, &info));
+    expand_with(&world, 1, "{}");
+    CU_ASSERT_FATAL(fm_state_next_batch(world.state, &key, &info));
+    CU_ASSERT(info->gang == 1 && info->device == FM_SCHED_ANY &&
+              info->memory_bytes == 0);
+    expand_with(&world, 2, "{}"); /* nothing new */
+    CU_ASSERT(!fm_state_next_batch(world.state, &key, &info));
+    world_fini(&world);
+}
+
 static double account(const fm_state_t *state, const char *member)
 {
     fm_fabric_t fabric = {.state = (fm_state_t *)(uintptr_t)state};
@@ -377,9 +421,13 @@ static void test_accounts(void)
 int main(void)
 {
     static const fm_test_case_t cases[] = {
-        {"history", test_history}, {"quota and now", test_quota_and_now},
-        {"damage", test_damage},   {"isolation", test_isolation},
-        {"needs", test_needs},     {"accounts", test_accounts},
+        {"history", test_history},
+        {"quota and now", test_quota_and_now},
+        {"damage", test_damage},
+        {"isolation", test_isolation},
+        {"needs", test_needs},
+        {"accounts", test_accounts},
+        {"the least need holds", test_least_need_holds},
     };
 
     return fm_test_main("role explain", cases, FM_COUNT_OF(cases));
