@@ -280,6 +280,11 @@ bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out)
     return false;
 }
 
+uint32_t fm_tenants_active(const fm_tenants_t *tenants)
+{
+    return tenants->active_count;
+}
+
 uint64_t fm_tenants_flips(const fm_tenants_t *tenants)
 {
     return tenants->flips;
