@@ -286,7 +286,7 @@ def variations(bench):
                              series[p][-1])
         file = "paper-" + "-".join(title.split()[:2]).lower().replace(
             "'", "").replace("’", "") + ".svg"
-        text += ["## %s\n" % title.capitalize(), report.table(
+        text += ["## %s\n" % (title[0].upper() + title[1:]), report.table(
             [""] + ["cost, " + p for p in BASELINES] + ["least"] +
             ["energy, " + p for p in BASELINES] + ["p95"], rows),
             "\n![%s](%s)\n" % (title, file)]
