@@ -54,6 +54,6 @@ configure_file(cmake/flowmesh.pc.in ${PROJECT_BINARY_DIR}/flowmesh.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/flowmesh.pc
     DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(PROGRAMS slurm/flowmesh.sbatch DESTINATION ${FM_SHARE_DIR}/slurm)
+install(PROGRAMS slurm/flowmesh.sbatch slurm/join.sbatch DESTINATION ${FM_SHARE_DIR}/slurm)
 install(DIRECTORY examples DESTINATION ${FM_SHARE_DIR} USE_SOURCE_PERMISSIONS)
 install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -242,7 +242,7 @@ static int print_report(const fm_json_t *report, bool all)
 static int explain(const fm_cli_args_t *args)
 {
     fm_fabric_t *fabric = NULL;
-    fm_cli_target_t target;
+    fm_cli_target_t target = {0};
     fm_json_t *report = NULL;
     fm_error_t err = {0};
     int status = fm_cli_open_fabric(args, &fm_cli_explain, &fabric);

@@ -331,6 +331,7 @@ static void print_trials(const fm_json_t *report)
 static void print_table(const fm_json_t *report)
 {
     const fm_json_t *operators = fm_json_get(report, "operators");
+    const fm_json_t *account = fm_json_get(report, "account");
 
     print_nodes(report);
     print_trials(report);
@@ -343,6 +344,14 @@ static void print_table(const fm_json_t *report)
                  (long long)fm_json_get_int(operators, "planned", 0),
                  (long long)fm_json_get_int(operators, "ran", 0),
                  (long long)fm_json_get_int(operators, "shared", 0));
+    if (account) {
+        (void)printf("tenant %s has used %.4g device-seconds, %.4g dollars and "
+                     "%.4g J so far (flowmesh tenants)\n",
+                     fm_json_get_str(account, "tenant"),
+                     fm_json_get_real(account, "device_seconds", 0),
+                     fm_json_get_real(account, "dollars", 0),
+                     fm_json_get_real(account, "joules", 0));
+    }
 }
 
 static fm_json_t *report_of(fm_fabric_t *fabric, const fm_launch_run_t *run,

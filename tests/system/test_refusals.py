@@ -196,7 +196,8 @@ class Refusals(harness.Case):
             file.write("opened")
         result = run.wait()
         self.assertEqual(result.status, 0, result.err)
-        self.assertEqual(self.items("live/late", self.fabric)["late"][0]
+        # by its id: the patient one may have submitted another "live" by now
+        self.assertEqual(self.items("w1/late", self.fabric)["late"][0]
                          ["stdout"], "opened")
         result = patient.wait()
         self.assertEqual(result.status, 0, result.err)

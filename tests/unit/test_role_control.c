@@ -30,8 +30,11 @@ struct stage {
     int64_t silence_ns;
     uint32_t run;
     uint32_t instance;
-    int runs_ended, ups, downs, progresses;
-    char why[256]; /* of the last worker event */
+    uint64_t memory_bytes; /* of workers that say hello; 0: 1 GiB */
+    size_t taken[WORKERS]; /* leases that a loop has answered */
+    int runs_ended, ups, downs, progresses, waits;
+    char wait[320]; /* the last wait that will not end by itself */
+    char why[256];  /* of the last worker event */
 };
 
 static void on_run(void *ctx, const fm_run_t *run)
@@ -49,6 +52,16 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
     stage->ups += up;
     stage->downs += !up;
     (void)snprintf(stage->why, sizeof(stage->why), "%s", why);
+}
+
+static void on_wait(void *ctx, const fm_run_t *run, uint32_t node,
+                    const char *text)
+{
+    struct stage *stage = ctx;
+
+    CU_ASSERT(run->index == 0 && node == 0);
+    (void)snprintf(stage->wait, sizeof(stage->wait), "%s", text);
+    stage->waits++;
 }
 
 static void on_progress(void *ctx, const fm_run_t *run, uint32_t node,
@@ -75,6 +88,7 @@ static void start(struct stage *stage)
     fm_control_options_t opts = {.events = {.on_run = on_run,
                                             .on_worker = on_worker,
                                             .on_progress = on_progress,
+                                            .on_wait = on_wait,
                                             .on_fatal = on_fatal,
                                             .ctx = stage},
                                  .heartbeat_ns = 20 * FM_NS_PER_MS,
@@ -142,8 +156,11 @@ static void finish(struct stage *stage)
 
 static void say_hello(struct stage *stage, uint32_t index)
 {
-    static const fm_msg_device_t device = {
-        .kind = "cpu", .name = "Zen 4", .memory_bytes = 1 << 30, .cores = 1};
+    const fm_msg_device_t device = {
+        .kind = "cpu",
+        .name = "Zen 4",
+        .memory_bytes = stage->memory_bytes ? stage->memory_bytes : 1u << 30,
+        .cores = 1};
     static const char *const types[] = {"echo", "something_of_tomorrow"};
     char name[8];
 
@@ -461,6 +478,85 @@ static void test_bye_hands_over(void)
     finish(&stage);
 }
 
+/* Needs of hardware: two devices of one host at once, 1 GiB each at most. */
+#define GANG                                                                   \
+    "apiVersion: flowmesh/v1\nmetadata: {name: gang}\nspec:\n  graph:\n"       \
+    "    nodes:\n"                                                             \
+    "      - {name: pair, spec: {taskType: echo, data: {items: [a]},\n"        \
+    "         resources: {hardware: {gpu: {count: 2, memory: 1Gi}}}}}\n"       \
+    "      - {name: after, dependsOn: pair, spec: {taskType: echo,\n"          \
+    "         data: {items: [b, c]}}}\n"
+#define TOO_LARGE                                                              \
+    "apiVersion: flowmesh/v1\nmetadata: {name: big}\nspec:\n"                  \
+    "  taskType: echo\n  data: {items: [a]}\n"                                 \
+    "  resources: {hardware: {memory: 3Gi}}\n"
+
+/* A gang waits for both workers, and holds both until its lease ends. */
+static void test_gang_holds_its_workers(void)
+{
+    struct stage stage;
+
+    begin(&stage, GANG);
+    join(&stage, 0);
+    join(&stage, 1);
+    uint32_t leader = 0;
+    for (int turns = 0; turns < TURNS_MAX; turns++) {
+        size_t first = peer_heard(&stage.workers[0], FM_MSG_LEASE);
+        size_t second = peer_heard(&stage.workers[1], FM_MSG_LEASE);
+        if (first + second > 0) {
+            CU_ASSERT(first + second == 1);
+            leader = second > 0;
+            break;
+        }
+        turn(stage.reactor);
+    }
+    const fm_msg_lease_t *lease = take(&stage, leader);
+    CU_ASSERT(lease->item_count == 1);
+    submit(&stage, THREE_ITEMS); /* the other is idle, and held */
+    for (int turns = 0; turns < 20; turns++) {
+        turn(stage.reactor);
+    }
+    CU_ASSERT(peer_heard(&stage.workers[!leader], FM_MSG_LEASE) == 0);
+    answer(&stage, leader, lease);
+    /* now both are free: what is left goes to either of them */
+    for (int turns = 0; turns < TURNS_MAX && stage.runs_ended < 2; turns++) {
+        for (uint32_t i = 0; i < WORKERS; i++) {
+            size_t given = i == leader ? 1 : 0;
+            while (peer_heard(&stage.workers[i], FM_MSG_LEASE) >
+                   given + stage.taken[i]) {
+                stage.taken[i]++;
+                answer(&stage, i, take(&stage, i));
+            }
+        }
+        turn(stage.reactor);
+    }
+    CU_ASSERT(stage.runs_ended == 2);
+    finish(&stage);
+}
+
+/* What no worker can hold is told of, with both figures; it goes on when one
+ * comes that can. */
+static void test_unfit_is_told(void)
+{
+    struct stage stage;
+
+    begin(&stage, TOO_LARGE);
+    join(&stage, 0);
+    wait_until(&stage, &stage.waits, 1);
+    CU_ASSERT_PTR_NOT_NULL(strstr(stage.wait, "needs 3.00 GiB"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(stage.wait, "has 1.00 GiB"));
+    CU_ASSERT(peer_heard(&stage.workers[0], FM_MSG_LEASE) == 0);
+    for (int turns = 0; turns < 40; turns++) { /* many beats go by */
+        turn(stage.reactor);
+    }
+    stage.memory_bytes = UINT64_C(4) << 30;
+    join(&stage, 1);
+    answer(&stage, 1, take(&stage, 1));
+    wait_until(&stage, &stage.runs_ended, 1);
+    CU_ASSERT(stage.waits == 1); /* once, not with every beat */
+    finish(&stage);
+}
+
 static void test_drained_worker_gets_nothing(void)
 {
     struct stage stage;
@@ -665,6 +761,8 @@ int main(void)
         {"bye hands over", test_bye_hands_over},
         {"a drained worker gets nothing", test_drained_worker_gets_nothing},
         {"a drained bye is no fault", test_drained_bye_is_no_fault},
+        {"a gang holds its workers", test_gang_holds_its_workers},
+        {"unfit is told", test_unfit_is_told},
         {"silence", test_silence},
         {"attempts and cancel", test_attempts_and_cancel},
         {"a checkpoint travels", test_checkpoint_travels},

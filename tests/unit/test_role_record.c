@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "fmtest.h"
+#include "role/control/decision.h"
 #include "role/control/record.h"
 
 #define GOLDEN_MAX_BYTES ((size_t)1 << 20)
@@ -86,6 +87,71 @@ static void make_expand(fm_buf_t *out)
         .items = {(const char *)items.data, items.len}};
     fm_record_expand_encode(&record, out);
     fm_buf_fini(&items);
+}
+
+/* Version 2: what it was submitted under. */
+static void make_submit_2(fm_buf_t *out)
+{
+    fm_record_submit_t record = {.workflow = 300,
+                                 .wall_ns = -5,
+                                 .file = SPAN("a.yaml"),
+                                 .text = SPAN("x: 1\n"),
+                                 .files = SPAN("{}"),
+                                 .policy = SPAN("adaptive"),
+                                 .isolation = FM_ISOLATION_ACTION};
+    fm_record_submit_encode(&record, out);
+}
+
+/* Version 2: when. */
+static void make_expand_2(fm_buf_t *out)
+{
+    fm_record_expand_t record = {.workflow = 1,
+                                 .params = SPAN("{}"),
+                                 .hints = SPAN("{}"),
+                                 .items = SPAN(""),
+                                 .wall_ns = INT64_C(1700000000000000000)};
+    fm_record_expand_encode(&record, out);
+}
+
+static fm_decision_t decision_of(uint64_t lease)
+{
+    fm_decision_t decision = {
+        .lease = lease,
+        .wall_ns = INT64_C(1700000000000000000),
+        .batch_key = digest_of(9),
+        .policy = SPAN("flowmesh"),
+        .verdict = lease ? FM_SCHED_PLACE : FM_SCHED_WAIT_MEMORY,
+        .text = SPAN("no worker has enough device memory"),
+        .items = 300,
+        .gang = 2,
+        .looked_at = 70000,
+        .candidates = {{.worker = SPAN("cell/w1"),
+                        .size = 4,
+                        .idle = true,
+                        .terms = {.wait_s = 0.5,
+                                  .total_s = 2,
+                                  .utility = -0.25,
+                                  .joules = 1e30}},
+                       {.worker = SPAN("cell/w2"), .size = 1}},
+        .candidate_count = 2,
+        .ranges = {{1, 2, 300, 4}, {7, 0, 0, 1}},
+        .range_count = 2,
+        .blocked = {{SPAN("ada"), SPAN("ada has 1 devices at work")}},
+        .blocked_count = 1};
+
+    return decision;
+}
+
+static void make_place(fm_buf_t *out)
+{
+    fm_decision_t decision = decision_of(17);
+    fm_decision_encode(&decision, out);
+}
+
+static void make_wait(fm_buf_t *out)
+{
+    fm_decision_t decision = decision_of(0);
+    fm_decision_encode(&decision, out);
 }
 
 static void make_node(fm_buf_t *out)
@@ -167,6 +233,24 @@ static fm_status_t read_result(const uint8_t *bytes, size_t len)
     return rc;
 }
 
+static fm_status_t read_decision(const uint8_t *bytes, size_t len)
+{
+    fm_decision_t decision;
+    fm_error_t err = {0};
+    fm_status_t rc = fm_decision_decode(bytes, len, &decision, &err);
+
+    for (uint32_t i = 0; rc >= 0 && i < decision.candidate_count; i++) {
+        free(fm_span_copy(decision.candidates[i].worker));
+    }
+    for (uint32_t i = 0; rc >= 0 && i < decision.blocked_count; i++) {
+        free(fm_span_copy(decision.blocked[i].text));
+    }
+    if (rc >= 0) { /* what can be read whole can be read in part */
+        CU_ASSERT(fm_decision_head(bytes, len, &decision, &err) >= 0);
+    }
+    return rc;
+}
+
 static fm_status_t read_digests(const uint8_t *bytes, size_t len)
 {
     fm_digest_t pair[2];
@@ -183,6 +267,10 @@ static const struct kind {
     {"EXPAND", make_expand, read_expand},
     {"NODE", make_node, read_node},
     {"RESULT", make_result, read_result},
+    {"SUBMIT-2", make_submit_2, read_submit},
+    {"EXPAND-2", make_expand_2, read_expand},
+    {"PLACE", make_place, read_decision},
+    {"WAIT", make_wait, read_decision},
     {"CHECKPOINT", make_digests, read_digests},
 };
 
@@ -295,6 +383,89 @@ static void test_round_trip_result(void)
     fm_buf_fini(&buf);
 }
 
+static void test_round_trip_version_2(void)
+{
+    fm_buf_t buf = {0};
+    fm_error_t err = {0};
+    fm_record_submit_t submit;
+    fm_record_expand_t expand;
+
+    make_submit_2(&buf);
+    FM_ASSERT_OK(fm_record_submit_decode(buf.data, buf.len, &submit, &err),
+                 &err);
+    CU_ASSERT(same(submit.policy, "adaptive") &&
+              submit.isolation == FM_ISOLATION_ACTION);
+    buf.data[buf.len - 1] = FM_ISOLATION_NODE + 1; /* of a later version */
+    CU_ASSERT(read_submit(buf.data, buf.len) == FM_ERR_CORRUPT);
+    fm_buf_clear(&buf);
+    make_submit(&buf); /* of an older one */
+    FM_ASSERT_OK(fm_record_submit_decode(buf.data, buf.len, &submit, &err),
+                 &err);
+    CU_ASSERT(submit.policy.len == 0 && !submit.isolation);
+    fm_buf_clear(&buf);
+    make_expand_2(&buf);
+    FM_ASSERT_OK(fm_record_expand_decode(buf.data, buf.len, &expand, &err),
+                 &err);
+    CU_ASSERT(expand.wall_ns == INT64_C(1700000000000000000));
+    fm_buf_fini(&buf);
+}
+
+static void test_round_trip_decision(void)
+{
+    fm_buf_t buf = {0};
+    fm_error_t err = {0};
+    fm_decision_t got;
+    fm_digest_t key = digest_of(9);
+
+    make_place(&buf);
+    CU_ASSERT(buf.len < FM_DECISION_BYTES_MAX);
+    FM_ASSERT_OK(fm_decision_decode(buf.data, buf.len, &got, &err), &err);
+    CU_ASSERT(got.lease == 17 && got.verdict == FM_SCHED_PLACE);
+    CU_ASSERT(got.wall_ns == INT64_C(1700000000000000000) &&
+              fm_digest_equal(&got.batch_key, &key));
+    CU_ASSERT(same(got.policy, "flowmesh") && got.items == 300 &&
+              got.gang == 2 && got.looked_at == 70000);
+    CU_ASSERT(got.candidate_count == 2 && got.range_count == 2);
+    CU_ASSERT(same(got.candidates[0].worker, "cell/w1") &&
+              got.candidates[0].idle && got.candidates[0].size == 4);
+    CU_ASSERT_DOUBLE_EQUAL(got.candidates[0].terms.wait_s, 0.5, 0);
+    CU_ASSERT_DOUBLE_EQUAL(got.candidates[0].terms.utility, -0.25, 0);
+    CU_ASSERT(got.candidates[0].terms.joules > 9e29); /* float32 holds it */
+    CU_ASSERT(!got.candidates[1].idle);
+    CU_ASSERT(got.ranges[0].item == 300 && got.ranges[0].count == 4 &&
+              got.ranges[1].workflow == 7);
+    CU_ASSERT(same(got.blocked[0].tenant, "ada"));
+    fm_buf_fini(&buf);
+}
+
+/* Candidates, ranges and tenants at their bounds stay within the size. */
+static void test_decision_bound(void)
+{
+    fm_buf_t buf = {0};
+    fm_decision_t decision = decision_of(1);
+    fm_error_t err = {0};
+    fm_decision_t got;
+
+    decision.candidate_count = FM_DECISION_CANDIDATES_MAX;
+    for (uint32_t i = 0; i < FM_DECISION_CANDIDATES_MAX; i++) {
+        decision.candidates[i] = decision.candidates[0];
+    }
+    decision.range_count = FM_DECISION_RANGES_MAX;
+    for (uint32_t i = 0; i < FM_DECISION_RANGES_MAX; i++) {
+        decision.ranges[i] = (fm_decision_range_t){UINT32_MAX, UINT32_MAX,
+                                                   UINT32_MAX, UINT32_MAX};
+    }
+    decision.blocked_count = FM_DECISION_BLOCKED_MAX;
+    for (uint32_t i = 0; i < FM_DECISION_BLOCKED_MAX; i++) {
+        decision.blocked[i] = decision.blocked[0];
+    }
+    fm_decision_encode(&decision, &buf);
+    CU_ASSERT(buf.len < FM_DECISION_BYTES_MAX);
+    FM_ASSERT_OK(fm_decision_decode(buf.data, buf.len, &got, &err), &err);
+    CU_ASSERT(got.ranges[FM_DECISION_RANGES_MAX - 1].count == UINT32_MAX);
+    fm_buf_fini(&buf);
+}
+
 static void test_every_truncation(void)
 {
     for (size_t k = 0; k < FM_COUNT_OF(kinds); k++) {
@@ -318,7 +489,7 @@ static void test_version(void)
     for (size_t k = 0; k + 1 < FM_COUNT_OF(kinds); k++) {
         fm_buf_t record = {0};
         kinds[k].make(&record);
-        record.data[0] = 2;
+        record.data[0] = 3;
         CU_ASSERT(read_exact(&kinds[k], record.data, record.len) ==
                   FM_ERR_CORRUPT);
         fm_buf_fini(&record);
@@ -355,6 +526,9 @@ int main(int argc, char **argv)
         {"golden", test_golden},
         {"round trip: texts", test_round_trip_texts},
         {"round trip: result", test_round_trip_result},
+        {"round trip: version 2", test_round_trip_version_2},
+        {"round trip: decision", test_round_trip_decision},
+        {"decision: bound", test_decision_bound},
         {"every truncation", test_every_truncation},
         {"version", test_version},
         {"mutations", test_mutations},

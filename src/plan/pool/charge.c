@@ -92,9 +92,15 @@ static uint8_t payers_find(const fm_pool_t *pool, const struct work *work,
     return count;
 }
 
+/* What a worker says is taken if it can be true (T7). */
+static bool said(double measured)
+{
+    return measured > 0 && measured <= FM_POOL_COST_MAX;
+}
+
 static double known(double measured, double estimated)
 {
-    return measured > 0 ? measured : estimated;
+    return said(measured) ? measured : estimated;
 }
 
 void fm_pool_charge_result(fm_pool_t *pool, uint32_t id,
@@ -110,7 +116,7 @@ void fm_pool_charge_result(fm_pool_t *pool, uint32_t id,
         const struct lease *lease = &pool->leases[work->lease];
         estimate = estimate_of(lease, work);
         served =
-            result->seconds > 0
+            said(result->seconds)
                 ? fm_tenants_dominant(tenants, lease->resource, result->seconds)
                 : lease->virtual_rate * (double)work->amount;
         payers[0] = lease->payers[work->slot];

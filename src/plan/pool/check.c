@@ -6,8 +6,6 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
-#define COST_MAX 1e15 /* of seconds, dollars or joules: no item costs more */
-
 #define AHEAD 16 /* keys: their look-ups overlap in memory */
 
 typedef fm_status_t check_fn(const fm_pool_t *pool,
@@ -177,11 +175,11 @@ static fm_status_t node_fail_check(const fm_pool_t *pool,
     return rc;
 }
 
-/* Costs come from workers, and are kept as floats. */
 static bool cost_valid(double seconds, double dollars, double joules)
 {
-    return seconds >= 0 && seconds <= COST_MAX && dollars >= 0 &&
-           dollars <= COST_MAX && joules >= 0 && joules <= COST_MAX;
+    return seconds >= 0 && seconds <= FM_POOL_COST_MAX && dollars >= 0 &&
+           dollars <= FM_POOL_COST_MAX && joules >= 0 &&
+           joules <= FM_POOL_COST_MAX;
 }
 
 static fm_status_t lease_check(const fm_pool_t *pool,
@@ -228,10 +226,6 @@ static fm_status_t result_check(const fm_pool_t *pool,
     if (result->outcome == FM_POOL_OK && fm_digest_is_zero(&result->output)) {
         return fm_error_set(err, FM_ERR_INVALID,
                             "a result without an output digest");
-    }
-    if (!cost_valid(result->seconds, result->dollars, result->joules)) {
-        return fm_error_set(err, FM_ERR_INVALID,
-                            "a result whose cost is negative or no number");
     }
     if (lease_id != NONE) {
         const struct lease *lease = &pool->leases[lease_id];

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "plan/pool/state.h"
 
-#define SWEEP_STEPS 64u
+#define SWEEP_STEPS 256u
 
 /* --- making --------------------------------------------------------------- */
 
@@ -84,7 +84,9 @@ static fm_status_t lane_make(fm_pool_t *pool, uint32_t batch_id,
                                               .place = NONE,
                                               .prev = NONE,
                                               .next = NONE,
-                                              .pick = NONE};
+                                              .pick = NONE,
+                                              .head = NONE,
+                                              .oldest_ns = INT64_MIN};
     return FM_OK;
 }
 
@@ -231,6 +233,12 @@ static void group_hide(fm_pool_t *pool, uint32_t id)
     }
 }
 
+static void lane_changed(struct lane *lane)
+{
+    lane->head = NONE;
+    lane->oldest_ns = INT64_MIN;
+}
+
 void fm_pool_group_joined(fm_pool_t *pool, uint32_t id, float amount)
 {
     struct group *group = group_at(pool, id);
@@ -243,6 +251,7 @@ void fm_pool_group_joined(fm_pool_t *pool, uint32_t id, float amount)
         lane_show(pool, group->lane);
     }
     lane->amount += (double)amount;
+    lane_changed(lane);
     fm_tenants_ready(pool->options.tenants, lane->tenant, 1);
     fm_pool_batch_mark(pool, lane->batch);
 }
@@ -253,6 +262,7 @@ void fm_pool_group_left(fm_pool_t *pool, uint32_t id, float amount)
     struct lane *lane = lane_at(pool, group->lane);
 
     lane->amount -= (double)amount;
+    lane_changed(lane);
     if (--group->count == 0) {
         group_hide(pool, id);
     }
@@ -282,14 +292,8 @@ void fm_pool_batch_mark(fm_pool_t *pool, uint32_t id)
     pool->dirty.tail = id;
 }
 
-/*
- * A tenant met a quota or left it: that is looked at here and not at once, so
- * one that is there and back between two looks costs nothing.  A work that
- * waits in the name of a tenant at a quota may be wanted by another that is
- * not: after a flip all works are looked at, some at each call, so that a
- * tenant which flips all the time costs little; and all that are left when no
- * lease is out, because then nothing else would bring the next call.
- */
+/* A tenant met a quota or left it: that is looked at here and not at once, so
+ * one that is there and back between two looks costs nothing. */
 static void flips_mark(fm_pool_t *pool)
 {
     uint32_t tenant = 0;
@@ -306,14 +310,33 @@ static void flips_mark(fm_pool_t *pool)
         pool->flips = fm_tenants_flips(pool->options.tenants);
         pool->sweep_left = pool->work_used;
     }
-    fm_pool_ready_sweep(pool, pool->totals.leases ? SWEEP_STEPS : UINT32_MAX);
+}
+
+/*
+ * A work that waits in the name of a tenant at a quota may be wanted by another
+ * that is not.  So after a flip all works are looked at, some whenever all else
+ * was told, so that a tenant which flips all the time costs little; and all
+ * that are left when no tenant has work to lease and no lease is out, because
+ * then nothing else would bring the next call.
+ */
+static void sweep(fm_pool_t *pool)
+{
+    bool idle = pool->totals.leases == 0 &&
+                fm_tenants_active(pool->options.tenants) == 0;
+
+    fm_pool_ready_sweep(pool, idle ? UINT32_MAX : SWEEP_STEPS);
 }
 
 bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out)
 {
     flips_mark(pool);
+    if (pool->dirty.head == NONE && !pool->swept) {
+        pool->swept = true; /* once until all is told */
+        sweep(pool);
+    }
     uint32_t id = pool->dirty.head;
     if (id == NONE) {
+        pool->swept = false;
         return false;
     }
     pool->dirty.head = pool->batches[id].dirty_next;

@@ -17,14 +17,14 @@ static bool work_avoids(const struct work *work, uint32_t worker)
     return false;
 }
 
-static uint32_t queue_next(const fm_pool_t *pool, uint32_t head,
-                           uint32_t worker, bool ignore_avoid)
+static uint32_t retry_next(const fm_pool_t *pool, uint32_t head,
+                           uint32_t worker)
 {
     uint32_t id = head;
 
     for (uint32_t looks = 0; id != NONE && looks < AVOID_LOOKS; looks++) {
         const struct work *work = work_at(pool, id);
-        if (ignore_avoid || !work_avoids(work, worker)) {
+        if (!work_avoids(work, worker)) {
             return id;
         }
         id = work->next;
@@ -32,16 +32,56 @@ static uint32_t queue_next(const fm_pool_t *pool, uint32_t head,
     return NONE;
 }
 
-static uint32_t lane_next(const fm_pool_t *pool, const struct lane *lane,
+void fm_pool_lane_head(const fm_pool_t *pool, struct lane *lane)
+{
+    if (lane->head != NONE) {
+        return;
+    }
+    const struct group *group = group_at(pool, lane->first);
+    uint32_t retry = group->queues[QUEUE_RETRY].head;
+    lane->priority = group->priority;
+    lane->head_retry = retry != NONE;
+    lane->head = retry != NONE ? retry : group->queues[QUEUE_FRESH].head;
+    lane->head_ns = work_at(pool, lane->head)->arrival_ns;
+}
+
+void fm_pool_lane_oldest(const fm_pool_t *pool, struct lane *lane)
+{
+    if (lane->oldest_ns != INT64_MIN) {
+        return;
+    }
+    lane->oldest_ns = INT64_MAX;
+    lane->has_fresh = false;
+    for (uint32_t g = lane->first; g != NONE; g = group_at(pool, g)->next) {
+        const struct group *group = group_at(pool, g);
+
+        for (int q = 0; q < QUEUES; q++) {
+            uint32_t head = group->queues[q].head;
+            if (head != NONE &&
+                work_at(pool, head)->arrival_ns < lane->oldest_ns) {
+                lane->oldest_ns = work_at(pool, head)->arrival_ns;
+            }
+        }
+        lane->has_fresh =
+            lane->has_fresh || group->queues[QUEUE_FRESH].head != NONE;
+    }
+}
+
+static uint32_t lane_next(const fm_pool_t *pool, struct lane *lane,
                           uint32_t worker, bool ignore_avoid)
 {
-    if (fm_tenants_is_blocked(pool->options.tenants, lane->tenant)) {
+    if (lane->ready == 0 ||
+        fm_tenants_is_blocked(pool->options.tenants, lane->tenant)) {
         return NONE;
+    }
+    fm_pool_lane_head(pool, lane);
+    if (ignore_avoid || !lane->head_retry) {
+        return lane->head;
     }
     for (uint32_t g = lane->first; g != NONE; g = group_at(pool, g)->next) {
         const struct group *group = group_at(pool, g);
-        uint32_t retry = queue_next(pool, group->queues[QUEUE_RETRY].head,
-                                    worker, ignore_avoid);
+        uint32_t retry =
+            retry_next(pool, group->queues[QUEUE_RETRY].head, worker);
 
         if (retry != NONE) {
             return retry;
@@ -53,9 +93,8 @@ static uint32_t lane_next(const fm_pool_t *pool, const struct lane *lane,
     return NONE;
 }
 
-/* Whether the tenant of lane a, with its next work, goes before that of b. */
-static bool lane_before(const fm_pool_t *pool, uint32_t a, uint32_t work_a,
-                        uint32_t b, uint32_t work_b)
+bool fm_pool_lane_before(const fm_pool_t *pool, uint32_t a, int64_t arrival_a,
+                         uint32_t b, int64_t arrival_b)
 {
     double served_a =
         fm_tenants_served(pool->options.tenants, lane_at(pool, a)->tenant);
@@ -65,8 +104,6 @@ static bool lane_before(const fm_pool_t *pool, uint32_t a, uint32_t work_a,
     if (served_a < served_b || served_a > served_b) {
         return served_a < served_b;
     }
-    int64_t arrival_a = work_at(pool, work_a)->arrival_ns;
-    int64_t arrival_b = work_at(pool, work_b)->arrival_ns;
     return arrival_a != arrival_b ? arrival_a < arrival_b : a < b;
 }
 
@@ -83,7 +120,9 @@ uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t id, uint32_t worker,
             lane_next(pool, lane_at(pool, lane), worker, ignore_avoid);
 
         if (work != NONE &&
-            (best == NONE || lane_before(pool, lane, work, best_lane, best))) {
+            (best == NONE ||
+             fm_pool_lane_before(pool, lane, work_at(pool, work)->arrival_ns,
+                                 best_lane, work_at(pool, best)->arrival_ns))) {
             best = work;
             best_lane = lane;
         }
@@ -98,8 +137,9 @@ static bool order_before(const fm_pool_t *pool, size_t a, size_t b)
     uint32_t lane_a = pool->order[a];
     uint32_t lane_b = pool->order[b];
 
-    return lane_before(pool, lane_a, lane_at(pool, lane_a)->pick, lane_b,
-                       lane_at(pool, lane_b)->pick);
+    return fm_pool_lane_before(
+        pool, lane_a, work_at(pool, lane_at(pool, lane_a)->pick)->arrival_ns,
+        lane_b, work_at(pool, lane_at(pool, lane_b)->pick)->arrival_ns);
 }
 
 static void order_sift_down(fm_pool_t *pool, size_t i)

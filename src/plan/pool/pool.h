@@ -26,6 +26,7 @@
 #define FM_POOL_ITEMS_MAX 1000000u /**< items of one node */
 #define FM_POOL_WORK_MAX 50000000u /**< keys known at once: ~8 GB */
 #define FM_POOL_BATCH_MAX 65536u   /**< items of one lease */
+#define FM_POOL_COST_MAX 1e15      /**< of a lease or result, in any unit */
 #define FM_POOL_ATTEMPTS_DEFAULT 3u
 #define FM_POOL_INFRA_DEFAULT                                                  \
     1000u                    /**< a platform that fails one item this          \
@@ -128,7 +129,8 @@ typedef struct fm_pool_result {
     bool replayed; /**< from the journal: count it although its lease is gone */
     int64_t now_ns;
     double seconds, dollars, joules; /**< this item's part of the batch, of all
-                                          devices together; 0: as estimated */
+                                          devices together; 0, and what cannot
+                                          be true: as estimated */
 } fm_pool_result_t;
 
 /** One change, tagged by kind. */

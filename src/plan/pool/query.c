@@ -260,32 +260,6 @@ static void batch_avoid(const fm_pool_t *pool, const struct batch *batch,
     }
 }
 
-/* Add what one tenant has there; true when some of it never failed. */
-static bool lane_add(const fm_pool_t *pool, const struct lane *lane,
-                     fm_pool_batch_t *out)
-{
-    bool fresh = false;
-
-    out->ready += lane->ready;
-    out->work += lane->amount;
-    out->tenants++;
-    for (uint32_t g = lane->first; g != NONE; g = group_at(pool, g)->next) {
-        const struct group *group = group_at(pool, g);
-
-        for (int q = 0; q < QUEUES; q++) {
-            uint32_t head = group->queues[q].head;
-            if (head != NONE &&
-                work_at(pool, head)->arrival_ns < out->oldest_ns) {
-                out->oldest_ns = work_at(pool, head)->arrival_ns;
-            }
-        }
-        out->priority =
-            group->priority > out->priority ? group->priority : out->priority;
-        fresh = fresh || group->queues[QUEUE_FRESH].head != NONE;
-    }
-    return fresh;
-}
-
 uint32_t fm_pool_batch_ids(const fm_pool_t *pool)
 {
     return (uint32_t)pool->batch_count;
@@ -296,9 +270,47 @@ uint32_t fm_pool_batch_id(const fm_pool_t *pool, const fm_digest_t *key)
     return fm_pool_batch_find(pool, key);
 }
 
+/* Add what one tenant has there. */
+static void lane_add(const fm_pool_t *pool, struct lane *lane,
+                     fm_pool_batch_t *out)
+{
+    fm_pool_lane_head(pool, lane);
+    fm_pool_lane_oldest(pool, lane);
+    out->ready += lane->ready;
+    out->work += lane->amount;
+    out->tenants++;
+    out->oldest_ns =
+        lane->oldest_ns < out->oldest_ns ? lane->oldest_ns : out->oldest_ns;
+    out->priority =
+        lane->priority > out->priority ? lane->priority : out->priority;
+}
+
+/* Sums over the tenants there; the lane that is served next, or NONE. */
+static uint32_t lanes_add(const fm_pool_t *pool, const struct batch *batch,
+                          fm_pool_batch_t *out, bool *fresh)
+{
+    uint32_t best = NONE;
+
+    for (size_t i = 0; i < batch->lane_count; i++) {
+        uint32_t id = batch->lanes[i];
+        struct lane *lane = lane_at(pool, id);
+
+        if (fm_tenants_is_blocked(pool->options.tenants, lane->tenant)) {
+            out->blocked += lane->ready;
+            continue;
+        }
+        lane_add(pool, lane, out);
+        *fresh = *fresh || lane->has_fresh;
+        if (best == NONE || fm_pool_lane_before(pool, id, lane->head_ns, best,
+                                                lane_at(pool, best)->head_ns)) {
+            best = id;
+        }
+    }
+    return best;
+}
+
 bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
 {
-    const fm_tenants_t *tenants = pool->options.tenants;
     bool fresh = false;
 
     *out = (fm_pool_batch_t){0};
@@ -311,24 +323,14 @@ bool fm_pool_batch_get(const fm_pool_t *pool, uint32_t id, fm_pool_batch_t *out)
     out->task_class = batch->task_class;
     out->oldest_ns = INT64_MAX;
     out->priority = INT32_MIN;
-    for (size_t i = 0; i < batch->lane_count; i++) {
-        const struct lane *lane = lane_at(pool, batch->lanes[i]);
-
-        if (fm_tenants_is_blocked(tenants, lane->tenant)) {
-            out->blocked += lane->ready;
-        } else {
-            fresh = lane_add(pool, lane, out) || fresh;
-        }
-    }
-    if (out->ready == 0) {
+    uint32_t next = lanes_add(pool, batch, out, &fresh);
+    if (next == NONE) {
         out->oldest_ns = 0;
         out->priority = 0;
         return false;
     }
-    const struct work *next =
-        work_at(pool, fm_pool_ready_next(pool, id, NONE, true));
-    out->tenant = lane_at(pool, group_at(pool, next->group)->lane)->tenant;
-    out->share = fm_tenants_share(tenants, out->tenant);
+    out->tenant = lane_at(pool, next)->tenant;
+    out->share = fm_tenants_share(pool->options.tenants, out->tenant);
     out->deadline_ns = batch->due_count ? batch->dues[0].deadline_ns : 0;
     for (uint32_t depth = DEPTHS; depth-- > 0 && out->depth == 0;) {
         out->depth = batch->depths[depth] ? depth : 0;

@@ -111,7 +111,8 @@ struct group {
     uint32_t prev, next; /* in the lane, while it has ready work */
 };
 
-/** What one tenant has in one batch. */
+/** What one tenant has in one batch.  What follows the amount is remembered
+ *  from when it was last asked for. */
 struct lane {
     uint32_t batch, tenant;
     uint32_t ready;
@@ -120,6 +121,12 @@ struct lane {
     uint32_t prev, next; /* lanes of its tenant that have ready work */
     uint32_t pick;       /* next work, while a lease is made */
     double amount;       /* units of ready work */
+    uint32_t head;       /* next work for any worker; NONE: ask again */
+    bool head_retry;     /* it has workers to avoid */
+    bool has_fresh;      /* some work has not */
+    int32_t priority;    /* of the head: the highest */
+    int64_t head_ns;     /* its arrival */
+    int64_t oldest_ns;   /* of all ready work; INT64_MIN: ask again */
 };
 
 struct due {
@@ -189,7 +196,8 @@ struct fm_pool {
     size_t order_count, order_capacity;
     uint32_t stamp;                  /* of the last lease */
     uint32_t sweep_hand, sweep_left; /* works to look at: see groups.c */
-    uint64_t flips;                  /* as of the last look */
+    bool swept;
+    uint64_t flips; /* as of the last look */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;
@@ -327,6 +335,12 @@ fm_status_t fm_pool_dues_reserve(fm_pool_t *pool, uint32_t batch, size_t count,
 /** Next work of @p batch for @p worker, or NONE. */
 uint32_t fm_pool_ready_next(const fm_pool_t *pool, uint32_t batch,
                             uint32_t worker, bool ignore_avoid);
+/** Bring up to date what @p lane remembers of its next work, and of all. */
+void fm_pool_lane_head(const fm_pool_t *pool, struct lane *lane);
+void fm_pool_lane_oldest(const fm_pool_t *pool, struct lane *lane);
+/** Whether lane @p a is served before lane @p b; both know their head. */
+bool fm_pool_lane_before(const fm_pool_t *pool, uint32_t a, int64_t arrival_a,
+                         uint32_t b, int64_t arrival_b);
 /** For a lease: order what @p lease may take; then again and again the next
  *  work, or NONE, and once it was popped and charged go on. */
 void fm_pool_order_begin(fm_pool_t *pool, uint32_t batch,

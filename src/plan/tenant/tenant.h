@@ -120,6 +120,8 @@ bool fm_tenants_is_blocked(const fm_tenants_t *tenants, uint32_t id);
 /** Take a tenant that is blocked, or no longer, other than when it was last
  *  taken; false when there is none. */
 bool fm_tenants_next_flipped(fm_tenants_t *tenants, uint32_t *id_out);
+/** Tenants with ready work that are not at a quota. */
+uint32_t fm_tenants_active(const fm_tenants_t *tenants);
 /** How often tenants met or left a quota, there and back included. */
 uint64_t fm_tenants_flips(const fm_tenants_t *tenants);
 /** Memory held. */

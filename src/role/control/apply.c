@@ -214,8 +214,10 @@ static fm_status_t batch_changed(fm_state_t *state, size_t index,
     return rc;
 }
 
-/* Nodes of one batch key may ask for different hardware: all get the most. */
-static bool batch_grow(fm_batch_info_t *old, const fm_batch_info_t *info)
+/* Nodes of one batch key may ask for different hardware.  It is the same
+ * program: the least that anybody asks for will do, and nobody's wish can keep
+ * the work of others waiting. */
+static bool batch_merge(fm_batch_info_t *old, const fm_batch_info_t *info)
 {
     fm_batch_info_t before = *old;
 
@@ -225,14 +227,14 @@ static bool batch_grow(fm_batch_info_t *old, const fm_batch_info_t *info)
     if (info->deadline_ns > old->deadline_ns) {
         old->deadline_ns = info->deadline_ns;
     }
-    if (info->memory_bytes > old->memory_bytes) {
+    if (info->memory_bytes < old->memory_bytes) {
         old->memory_bytes = info->memory_bytes;
     }
-    if (info->gang > old->gang) {
+    if (info->gang < old->gang) {
         old->gang = info->gang;
     }
-    if (old->device == FM_SCHED_ANY) {
-        old->device = info->device;
+    if (info->device != old->device) {
+        old->device = FM_SCHED_ANY;
     }
     return before.item_bytes_max != old->item_bytes_max ||
            before.memory_bytes != old->memory_bytes ||
@@ -246,7 +248,7 @@ static fm_status_t batch_note(fm_state_t *state, const fm_digest_t *key,
     fm_status_t rc = FM_OK;
 
     if (known) {
-        return batch_grow(&state->batches[*known].info, info)
+        return batch_merge(&state->batches[*known].info, info)
                    ? batch_changed(state, *known, err)
                    : FM_OK;
     }

@@ -54,7 +54,9 @@ static fm_json_t *time_json(int64_t wall_ns)
 /* Seconds between two wall times, to the millisecond. */
 static double seconds(int64_t from_ns, int64_t to_ns)
 {
-    return to_ns > from_ns ? (double)((to_ns - from_ns) / 1000000) / 1e3 : 0;
+    int64_t ms = (to_ns - from_ns) / FM_NS_PER_MS;
+
+    return ms > 0 ? (double)ms / 1e3 : 0;
 }
 
 /* --- candidates ----------------------------------------------------------- */

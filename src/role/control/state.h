@@ -129,7 +129,7 @@ const fm_wait_record_t *fm_state_wait_next(const fm_state_t *state,
 size_t fm_state_batch_count(const fm_state_t *state);
 const fm_batch_info_t *fm_state_batch(const fm_state_t *state,
                                       const fm_digest_t *batch_key);
-/** Take a batch key that is new, or whose needs have grown, since it was last
+/** Take a batch key that is new, or whose needs have changed, since it was last
  *  taken; false when there is none.  @p info_out is borrowed. */
 bool fm_state_next_batch(fm_state_t *state, fm_digest_t *key_out,
                          const fm_batch_info_t **info_out);

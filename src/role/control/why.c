@@ -228,7 +228,7 @@ static bool is_news(struct told *told, fm_sched_verdict_t verdict,
 static void blocked_add(fm_tenants_t *tenants, fm_buf_t *texts,
                         fm_decision_t *to)
 {
-    size_t starts[FM_DECISION_BLOCKED_MAX];
+    size_t starts[FM_DECISION_BLOCKED_MAX] = {0};
 
     for (uint32_t id = 0; id < fm_tenants_count(tenants) &&
                           to->blocked_count < FM_DECISION_BLOCKED_MAX;
