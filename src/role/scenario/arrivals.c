@@ -69,10 +69,14 @@ void fm_arrivals_times(const fm_arrivals_t *arrivals, fm_rng_t *rng,
                        double *times_out)
 {
     size_t count = fm_arrivals_count(arrivals);
-    size_t each = (size_t)fmin(ramp_count(arrivals), FM_ARRIVALS_MAX);
+    bool ramp = arrivals->process == FM_ARRIVAL_RAMP ||
+                arrivals->process == FM_ARRIVAL_UP_RAMP;
+    size_t each =
+        ramp ? (size_t)fmin(ramp_count(arrivals), FM_ARRIVALS_MAX) : 1;
     double at = 0;
 
     for (size_t i = 0; i < count; i++) {
+        size_t cycle = i / each;
         switch (arrivals->process) {
         case FM_ARRIVAL_BATCHED:
         case FM_ARRIVAL_RANDOM:
@@ -86,8 +90,8 @@ void fm_arrivals_times(const fm_arrivals_t *arrivals, fm_rng_t *rng,
             break;
         case FM_ARRIVAL_RAMP:
         case FM_ARRIVAL_UP_RAMP:
-            at = (double)(i / each) * arrivals->seconds +
-                 ramp_time(arrivals, (double)(i % each));
+            at = (double)cycle * arrivals->seconds +
+                 ramp_time(arrivals, (double)(i - cycle * each));
             break;
         }
         times_out[i] = at;
@@ -114,7 +118,10 @@ fm_status_t fm_arrivals_kinds(const uint32_t *weights, size_t kind_count,
     for (size_t i = 0; i < kind_count; i++) {
         size += weights[i];
     }
-    uint32_t *deck = fm_calloc(size + 1, sizeof(*deck));
+    if (size == 0) {
+        return fm_error_set(err, FM_ERR_INVALID, "a mix of nothing");
+    }
+    uint32_t *deck = fm_calloc(size, sizeof(*deck));
     if (!deck) {
         return fm_no_memory(err);
     }

@@ -115,9 +115,8 @@ fm_status_t fm_scenario_read_models(reader_t *r, const fm_yaml_value_t *root)
         for (size_t i = 0; i < counts[l] && rc == FM_OK; i++) {
             fm_sim_model_t model = {0};
             rc = read_model(r, lists[l]->members[i].value, load_scale, &model);
-            size_t at =
-                rc == FM_OK ? fm_scenario_model_find(r->run, model.name) : 0;
-            if (rc == FM_OK) {
+            if (rc == FM_OK && model.name) {
+                size_t at = fm_scenario_model_find(r->run, model.name);
                 models[at] = model;
                 r->run->input.model_count +=
                     at == r->run->input.model_count ? 1 : 0;

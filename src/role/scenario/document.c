@@ -255,9 +255,11 @@ static fm_status_t add_entry(fm_scenario_t *s, const fm_yaml_source_t *source,
     const char *name =
         rc == FM_OK ? name_of(s, entry, now ? now : "flowmesh") : NULL;
     if (rc == FM_OK && !name) {
-        return fm_no_memory(source->err);
+        rc = fm_no_memory(source->err);
     }
-    return rc < 0 ? rc : add_run(s, source, root, name, entry ? entry : root);
+    return rc == FM_OK && name
+               ? add_run(s, source, root, name, entry ? entry : root)
+               : rc;
 }
 
 /* "a,b" of --policy as entries of compare. */

@@ -78,12 +78,12 @@ fm_status_t fm_scenario_table(const fm_scenario_t *scenario,
     print_done(scenario, results, width, out);
     for (size_t i = 0; i < fm_scenario_run_count(scenario); i++) {
         const fm_sim_result_t *r = &results[i];
+        uint64_t ended = r->done + r->failed;
         if (!r->complete) {
-            fm_buf_printf(out,
-                          "%s: gave up with %llu of %llu workflows finished\n",
-                          fm_scenario_run_name(scenario, i),
-                          (unsigned long long)(r->done + r->failed),
-                          (unsigned long long)r->submitted);
+            fm_buf_printf(
+                out, "%s: gave up with %llu of %llu workflows finished\n",
+                fm_scenario_run_name(scenario, i), (unsigned long long)ended,
+                (unsigned long long)r->submitted);
         }
     }
     return out->failed ? fm_no_memory(err) : FM_OK;
