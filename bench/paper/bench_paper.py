@@ -153,8 +153,17 @@ def verdict(table):
         ("p95 against it, worst cell", 1.0, min(against_best(table, "p95"))),
     ]
     leader = max(ISOLATED, key=lambda p: max(over_cells(table, p, "cost")))
-    note = ("\nThe best cells are against `%s`; the table above has each "
-            "baseline by itself." % leader)
+    lows = []
+    for figure in ("cost", "p50", "p95"):
+        best = against_best(table, figure)
+        low = sorted(zip(best, table))[:3]
+        lows.append("%s: %s" % (figure, "; ".join(
+            "%s, %s (%.3g)" % (*name, value) for value, name in low)))
+    note = ("\nLowest cells, against the best baseline of each. %s.\n\n"
+            "The best cells are against `%s`; the table above has each "
+            "baseline by itself. (`fixed_pipeline` gives a task type at most "
+            "half of the workers, by its definition: where all work is of one "
+            "type, the others idle.)" % (". ".join(lows), leader))
     return report.table(["aim", "at least", "found", "met"],
                         [[text, aim, value, "yes" if value >= aim else "no"]
                          for text, aim, value in aims]) + "\n" + note

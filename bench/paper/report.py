@@ -37,14 +37,14 @@ def bench(name, value, unit="x"):
 class Svg:
     """A plot area with axes; y begins at 0 or is logarithmic."""
 
-    WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 400, 70, 170, 40, 90
+    WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 430, 130, 170, 40, 120
 
     def __init__(self, title, label, top, log=False, bottom=0.0):
         self.parts = []
         self.log, self.top = log, top
         self.bottom = bottom if not log else max(bottom, 1e-12)
         self.text(self.LEFT, 22, title, size=15)
-        self.text(16, self.y(bottom), label, turn=True, anchor="start")
+        self.text(80, self.y(bottom), label, turn=True, anchor="start")
         for tick in self.ticks():
             y = self.y(tick)
             self.line(self.LEFT, y, self.WIDTH - self.RIGHT, y, "#dddddd")
