@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control plane's pure part: bytes a queued item, decisions a second by
- * queue length and workers, and items through the pool a second.  The peer of
- * a long queue is the shortest one: a ratio of 1 is no growth of the cost.
+ * The control plane's pure part: bytes a queued item and items through the
+ * pool a second.  The peer of a long queue is the shortest one: a ratio of 1 is
+ * no growth of the cost.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "plan/pool/pool.h"
-#include "plan/sched/sched.h"
 #include "report/report.h"
 
 #define ITEMS 1000u /* of a workflow at most */
@@ -104,62 +103,14 @@ static double drain(fm_pool_t *pool)
     return (double)done / seconds_since(start_ns);
 }
 
-static double decisions(const fm_pool_t *pool, uint32_t worker_count)
-{
-    size_t n = fm_pool_batch_ids(pool); /* all have ready work */
-    fm_sched_batch_t *batches = fm_calloc(n, sizeof(*batches));
-    fm_sched_worker_t *workers = fm_calloc(worker_count, sizeof(*workers));
-    fm_sched_choice_t *choices = fm_calloc(n + worker_count, sizeof(*choices));
-    fm_error_t err = {0};
-    uint32_t rounds = 0;
-
-    if (!batches || !workers || !choices) {
-        must(fm_no_memory(&err), &err);
-    }
-    for (uint32_t i = 0; i < worker_count; i++) {
-        workers[i] = (fm_sched_worker_t){.id = i,
-                                         .task_types = 1,
-                                         .price_per_hour = 1.0 + i % 4,
-                                         .free_at_ns = i % 10 ? 5000 : 0};
-    }
-    int64_t start_ns = fm_clock_mono_ns();
-    for (; rounds < 20 || seconds_since(start_ns) < 0.1; rounds++) {
-        for (size_t i = 0; i < n; i++) {
-            fm_pool_batch_t b;
-            (void)fm_pool_batch_get(pool, (uint32_t)i, &b);
-            batches[i] = (fm_sched_batch_t){.key = b.key,
-                                            .ready = b.ready,
-                                            .size_max = LEASE,
-                                            .item_work = b.work / b.ready,
-                                            .input_domain = FM_SCHED_NONE,
-                                            .share = b.share};
-        }
-        size_t count = 0;
-        must(fm_sched_decide(&(fm_sched_input_t){.now_ns = 1000,
-                                                 .batches = batches,
-                                                 .batch_count = n,
-                                                 .workers = workers,
-                                                 .worker_count = worker_count},
-                             choices, n + worker_count, &count, &err),
-             &err);
-    }
-    double rate = rounds / seconds_since(start_ns);
-    free(batches);
-    free(workers);
-    free(choices);
-    return rate;
-}
-
 static const struct queue {
     uint32_t items;
     const char *name;
 } queues[] = {{1000, "1e3"}, {10000, "1e4"}, {100000, "1e5"}, {1000000, "1e6"}};
-static const uint32_t fleets[] = {10, 100, 1000};
 
 /* What one queue length was measured to do. */
 struct figures {
     fm_bench_series_t bytes;
-    fm_bench_series_t decisions[FM_COUNT_OF(fleets)];
     fm_bench_series_t items;
 };
 
@@ -180,9 +131,6 @@ static void measure(uint32_t queued, struct figures *out)
         uint32_t count = fill(pool, queued);
         fm_pool_totals(pool, &totals);
         fm_bench_add(&to->bytes, (double)totals.bytes / count);
-        for (size_t w = 0; w < FM_COUNT_OF(fleets); w++) {
-            fm_bench_add(&to->decisions[w], decisions(pool, fleets[w]));
-        }
         fm_bench_add(&to->items, drain(pool));
         fm_pool_destroy(pool);
     }
@@ -203,18 +151,12 @@ int main(void)
     char name[80];
 
     (void)printf("queues of 1e3 to 1e6 items, %u batch keys, leases of up to "
-                 "%u items, 1 in 10 workers free\n",
+                 "%u items\n",
                  BATCHES, LEASE);
     for (size_t q = 0; q < FM_COUNT_OF(queues); q++) {
         measure(queues[q].items, &all[q]);
         (void)snprintf(name, sizeof(name), "plan.memory_%s", queues[q].name);
         print(name, "B/item", FM_BENCH_LESS, &all[q].bytes, &all[0].bytes);
-        for (size_t w = 0; w < FM_COUNT_OF(fleets); w++) {
-            (void)snprintf(name, sizeof(name), "plan.decide_%s_%u_workers",
-                           queues[q].name, fleets[w]);
-            print(name, "decisions/s", FM_BENCH_MORE, &all[q].decisions[w],
-                  &all[0].decisions[w]);
-        }
         (void)snprintf(name, sizeof(name), "plan.drain_%s", queues[q].name);
         print(name, "items/s", FM_BENCH_MORE, &all[q].items, &all[0].items);
     }

@@ -336,6 +336,37 @@ static void test_handed_over(void)
     CU_ASSERT(lease(1, 1, 1) == FM_OK && has_paid("cem", 1));
 }
 
+/* However many: at once where the fabric would fall idle, otherwise some with
+ * every look. */
+static void test_many_handed_over(void)
+{
+    const fm_tenant_config_t none = {.dollars_max = 1e-9};
+
+    for (int busy = 0; busy < 2; busy++) {
+        start();
+        configure("ann", none);
+        configure("bob", none);
+        (void)flow("ann", 9000, 1);
+        (void)flow("bob", 9001, 1);
+        CU_ASSERT(lease(1, 1, 1) == FM_OK && lease(1, 1, 1) == FM_OK);
+        CU_ASSERT(result(lease_number - 1, 0, 9000, FM_POOL_OK, 1) == FM_OK);
+        CU_ASSERT(result(lease_number, 0, 9001, FM_POOL_OK, 1) == FM_OK);
+        for (uint32_t i = 0; i < 20; i++) {
+            (void)flow("ann", 100 * i + 1, 50);
+            (void)flow("bob", 100 * i + 1, 50);
+        }
+        (void)flow("cem", 8000, (uint32_t)busy);
+        CU_ASSERT(told() && summary().ready == (uint32_t)busy);
+        configure("bob", (fm_tenant_config_t){0});
+        CU_ASSERT(told() && (summary().ready == 1000) == !busy);
+        for (int looks = 0; looks < 5; looks++) {
+            (void)told();
+        }
+        CU_ASSERT(summary().ready == 1000 + (uint32_t)busy);
+        CU_ASSERT(summary().blocked == 0);
+    }
+}
+
 static void test_queue_quota(void)
 {
     fm_error_t err = {0};
@@ -452,6 +483,7 @@ int main(void)
         {"device quota", test_device_quota},
         {"shared device", test_shared_device},
         {"handed over", test_handed_over},
+        {"many handed over", test_many_handed_over},
         {"queue quota", test_queue_quota},
         {"fair leases", test_fair_leases},
         {"nodes of a lease", test_max_nodes},

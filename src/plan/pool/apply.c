@@ -135,8 +135,10 @@ static void item_want(fm_pool_t *pool, const fm_pool_expand_t *expand,
         }
     } else {
         fm_pool_ready_hurry(pool, id, workflow_of(pool, node_id)->deadline_ns);
-        if (work->state == WORK_READY && fm_pool_ready_blocked(pool, work)) {
-            fm_pool_ready_move(pool, id); /* the newcomer may be served */
+        if (work->state == WORK_READY && fm_pool_ready_blocked(pool, work) &&
+            !fm_tenants_is_blocked(pool->options.tenants,
+                                   tenant_of(pool, node_id))) {
+            fm_pool_ready_move(pool, id);
         }
     }
 }

@@ -330,11 +330,13 @@ static void sweep(fm_pool_t *pool)
 bool fm_pool_next_dirty(fm_pool_t *pool, uint32_t *batch_out)
 {
     flips_mark(pool);
-    if (pool->dirty.head == NONE) {
+    if (pool->dirty.head == NONE && !pool->swept) {
+        pool->swept = true; /* once until all is told */
         sweep(pool);
     }
     uint32_t id = pool->dirty.head;
     if (id == NONE) {
+        pool->swept = false;
         return false;
     }
     pool->dirty.head = pool->batches[id].dirty_next;

@@ -196,7 +196,8 @@ struct fm_pool {
     size_t order_count, order_capacity;
     uint32_t stamp;                  /* of the last lease */
     uint32_t sweep_hand, sweep_left; /* works to look at: see groups.c */
-    uint64_t flips;                  /* as of the last look */
+    bool swept;
+    uint64_t flips; /* as of the last look */
     struct batch *batches;
     size_t batch_count, batch_capacity;
     fm_map_t *batch_ids;

@@ -626,3 +626,8 @@ void fm_sched_batch_drop(fm_sched_t *s, uint32_t id)
     /* Out of memory: the slot is lost, nothing else. */
     (void)!fm_sched_list_push(&s->free_batches, slot, NULL);
 }
+
+double fm_sched_age_bound_s(double ratio, double age_scale_s)
+{
+    return (fmax(ratio, 1) - 1) * or_default(age_scale_s, AGE_SCALE_DEFAULT);
+}

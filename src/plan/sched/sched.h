@@ -95,7 +95,6 @@ typedef struct fm_sched_batch {
     uint32_t input_domain;   /**< where they are; FM_SCHED_NONE: anywhere */
     int64_t oldest_ns, deadline_ns; /**< deadline 0: none */
     int32_t priority;
-    double share;    /**< fm_sched_decide() alone */
     uint32_t tenant; /**< whose share counts: fm_sched_tenant_put() */
     uint32_t depth;  /**< chain of nodes that waits for it */
     bool checkpointable;
@@ -112,7 +111,7 @@ typedef struct fm_sched_worker {
     fm_sched_device_kind_t device;
     uint64_t task_types;         /**< mask */
     uint64_t memory_bytes;       /**< of the device; 0: not limited */
-    int64_t free_at_ns;          /**< fm_sched_decide() alone */
+    int64_t free_at_ns;          /**< for the caller; not read here */
     bool closed;                 /**< draining or lost: takes nothing */
     const fm_digest_t *resident; /**< models and adapters loaded */
     size_t resident_count;
@@ -124,20 +123,6 @@ typedef struct fm_sched_worker {
     double hazard_per_hour;                     /**< expected preemptions */
     double load_bytes_per_s, fetch_bytes_per_s; /**< 0: 1 GB/s */
 } fm_sched_worker_t;
-
-typedef struct fm_sched_input {
-    int64_t now_ns;
-    const fm_sched_batch_t *batches;
-    size_t batch_count;
-    const fm_sched_worker_t *workers;
-    size_t worker_count;
-    const fm_cost_t *cost;
-    double lambda[FM_SCHED_KINDS]; /**< 0: default; else (0, 1] */
-    double energy_per_kwh;         /**< dollars; 0: 0.15 */
-    double age_scale_s; /**< waiting this long doubles the value; 0: 60 */
-    double grain_s;     /**< a slice longer than this is not made while idle
-                             workers could share it; 0: 0.05 */
-} fm_sched_input_t;
 
 /** Every term of one candidate, for records and `explain`. */
 typedef struct fm_sched_terms {
@@ -179,8 +164,8 @@ const char *fm_sched_verdict_text(fm_sched_verdict_t verdict);
 
 typedef struct fm_sched_choice {
     fm_sched_verdict_t verdict;
-    uint32_t batch;  /**< id (fm_sched_decide(): index) */
-    uint32_t worker; /**< id (… index); NONE where none was chosen */
+    uint32_t batch;  /**< id */
+    uint32_t worker; /**< id; NONE where none was chosen */
     uint32_t size;   /**< items; 0 where none was chosen */
     uint32_t gang;   /**< workers that run it together, ≥ 1 */
     uint32_t workers[FM_SCHED_GANG_MAX]; /**< gang of them, first worker */
@@ -286,22 +271,7 @@ size_t fm_sched_explain(fm_sched_t *sched, uint32_t batch, int64_t now_ns,
 /** Memory held, in bytes. */
 size_t fm_sched_bytes(const fm_sched_t *sched);
 
-/* --- the former one-shot decision ---------------------------------------- */
-
-/**
- * Decide.  Placements come first, in the order of their utility; after them
- * at most one line for each batch that has items left, saying why.
- *
- * @param choices    [out] room for @p cap; worker_count + batch_count is
- *                   always enough.  When it fills, the decision ends there.
- * @param count_out  [out] choices made.
- * @retval FM_ERR_INVALID  a number of the input makes no sense; says which.
- * @retval FM_ERR_LIMIT    more batches or workers than the bounds above.
- * @retval FM_ERR_NO_MEMORY
- */
-FM_MUST_USE fm_status_t fm_sched_decide(const fm_sched_input_t *input,
-                                        fm_sched_choice_t *choices, size_t cap,
-                                        size_t *count_out, fm_error_t *err);
+/* --- for records and tests ------------------------------------------------ */
 
 /** Longest wait, in seconds, before a batch beats fresh rivals whose gain and
  *  whose loss are better by at most @p ratio (≥ 1) at equal age: its age
