@@ -116,23 +116,46 @@ static fm_status_t remember(struct memory *m, const struct decision *d,
     return FM_OK;
 }
 
-/* Whether, without @p class_index, a worker is left that could do its work. */
+static void note_need(fm_scale_t *scale, const fm_scale_demand_t *row,
+                      int64_t now_ns)
+{
+    struct need *at = NULL;
+
+    for (size_t i = 0; i < scale->need_count; i++) {
+        struct need *need = &scale->needs[i];
+        if (need->task_type == row->task_type && need->device == row->device &&
+            need->memory_bytes == row->memory_bytes) {
+            need->seen_ns = now_ns;
+            return;
+        }
+        at = !at || need->seen_ns < at->seen_ns ? need : at;
+    }
+    if (scale->need_count < FM_SCALE_NEEDS_MAX) {
+        at = &scale->needs[scale->need_count++];
+    }
+    *at = (struct need){row->task_type, row->device, row->memory_bytes, now_ns};
+}
+
+/* Whether, without @p class_index, workers are left for all that it can do
+ * and that has been asked for. */
 static bool covered(const struct decision *d, uint32_t class_index)
 {
-    const fm_scale_class_t *mine = d->classes[class_index].spec;
-
-    for (uint32_t c = 0; c < d->in->class_count; c++) {
-        const fm_scale_class_t *other = d->classes[c].spec;
-        if (c != class_index && d->classes[c].live > 0 &&
-            (mine->task_types & ~other->task_types) == 0 &&
-            (other->device == 0 || other->device == mine->device) &&
-            (other->memory_bytes == 0 ||
-             (mine->memory_bytes != 0 &&
-              mine->memory_bytes <= other->memory_bytes))) {
-            return true;
+    for (size_t i = 0; i < d->scale->need_count; i++) {
+        const struct need *n = &d->scale->needs[i];
+        bool mine = false;
+        bool others = false;
+        for (uint32_t c = 0; c < d->in->class_count; c++) {
+            bool fits = fm_scale_fits(d->classes[c].spec, n->task_type,
+                                      n->device, n->memory_bytes);
+            mine = mine || (fits && c == class_index);
+            others =
+                others || (fits && c != class_index && d->classes[c].live > 0);
+        }
+        if (mine && !others) {
+            return false;
         }
     }
-    return false;
+    return true;
 }
 
 /* Seconds of idleness that cost as much as getting the worker back. */
@@ -145,7 +168,7 @@ static double break_even_s(const struct decision *d, uint32_t class_index,
     if (worker->resident_count) {
         s += d->scale->memory[class_index].load_s;
     }
-    /* The next to come would wait for the last one's start. */
+    /* Work as before would wait for the start of the last that can do it. */
     if (class->live == 1 && !covered(d, class_index) && class->price_s > 0) {
         s += d->scale->opts.wait_dollars_per_hour / 3600 *
              class->spec->startup_s / class->price_s;
@@ -294,27 +317,60 @@ static bool move(struct decision *d, const fm_scale_worker_t *worker)
     return true;
 }
 
-fm_status_t fm_scale_drain(struct decision *d, fm_error_t *err)
-{
-    struct leaver *list = fm_calloc(d->in->worker_count + 1, sizeof(*list));
-    fm_status_t rc = list ? FM_OK : fm_no_memory(err);
+struct by_price {
+    double price_s;
+    uint32_t class_index;
+};
 
-    for (uint32_t c = 0; rc == FM_OK && c < d->in->class_count; c++) {
-        size_t count = gather(d, c, list);
-        uint32_t before = d->classes[c].live;
-        if ((rc = drain_idle(d, c, list, err)) == FM_OK) {
-            drain_over_max(d, c, list, count, before - d->classes[c].live);
-        }
+/* The most expensive first: what is left is the cheapest that will do. */
+static int dearest(const void *a, const void *b)
+{
+    const struct by_price *x = a;
+    const struct by_price *y = b;
+
+    if (x->price_s < y->price_s || x->price_s > y->price_s) {
+        return x->price_s > y->price_s ? -1 : 1;
     }
-    for (size_t w = 0; rc == FM_OK && w < d->in->worker_count; w++) {
+    return x->class_index < y->class_index ? -1 : 1;
+}
+
+static void drain_busy(struct decision *d)
+{
+    for (size_t w = 0; w < d->in->worker_count; w++) {
         const fm_scale_worker_t *worker = &d->in->workers[w];
         const struct fleet_class *class = &d->classes[worker->class_index];
         if (!worker->draining && !worker->starting &&
             worker->free_at_ns > d->in->now_ns &&
             class->live > class->spec->min && class->live <= class->spec->max &&
             !move(d, worker)) {
-            break;
+            return;
         }
+    }
+}
+
+fm_status_t fm_scale_drain(struct decision *d, fm_error_t *err)
+{
+    struct by_price order[FM_SCALE_CLASSES_MAX];
+    struct leaver *list = fm_calloc(d->in->worker_count + 1, sizeof(*list));
+    fm_status_t rc = list ? FM_OK : fm_no_memory(err);
+
+    for (size_t i = 0; i < d->in->demand_count; i++) {
+        note_need(d->scale, &d->in->demands[i], d->in->now_ns);
+    }
+    for (uint32_t c = 0; c < d->in->class_count; c++) {
+        order[c] = (struct by_price){d->classes[c].price_s, c};
+    }
+    qsort(order, d->in->class_count, sizeof(*order), dearest);
+    for (uint32_t i = 0; rc == FM_OK && i < d->in->class_count; i++) {
+        uint32_t c = order[i].class_index;
+        size_t count = gather(d, c, list);
+        uint32_t before = d->classes[c].live;
+        if ((rc = drain_idle(d, c, list, err)) == FM_OK) {
+            drain_over_max(d, c, list, count, before - d->classes[c].live);
+        }
+    }
+    if (rc == FM_OK) {
+        drain_busy(d);
     }
     free(list);
     return rc;

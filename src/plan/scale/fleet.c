@@ -95,6 +95,7 @@ static void add_worker(struct decision *d, const fm_scale_worker_t *worker)
         return;
     }
     class->live++;
+    class->starting += worker->starting;
     class->idle += !worker->starting && worker->free_at_ns <= d->in->now_ns;
     if (!lasts(worker, class->spec, d->in->now_ns)) {
         return;

@@ -20,22 +20,39 @@ struct fleet_class {
     const fm_scale_class_t *spec;
     double price_s; /* dollars a busy second, energy included */
     struct bucket buckets[FM_SCALE_BUCKETS];
-    uint32_t live; /* up or starting, not draining */
-    uint32_t idle; /* of live */
-    uint32_t room; /* may still be started */
+    uint32_t live;     /* up or starting, not draining */
+    uint32_t idle;     /* of live */
+    uint32_t starting; /* of live */
+    uint32_t room;     /* may still be started */
     uint32_t planned;
     uint32_t needed; /* idle ones that the plan uses, now or soon enough */
     double load_s;   /* longest load the plan does here */
     fm_scale_action_t start, hold; /* reasons so far; hold.count 0: none */
     double weight;                 /* dollars of start.demand */
     double hold_weight;            /* waiter-seconds of hold.demand */
+    /* Dollars a second that queueing costs and one more worker here would
+     * save, and the row that queues most. */
+    double regret_rate, regret_waiters;
+    double queue_s; /* of work, on one worker here */
+    uint32_t regret_demand;
 };
 
 /** What hysteresis remembers of a class. */
 struct memory {
     int64_t *since_ns; /* [k]: since when more than k were unneeded */
     size_t count, capacity;
-    double load_s; /* of the models that were last wanted here */
+    double load_s;  /* of the models that were last wanted here */
+    double regret;  /* dollars that one more worker would have saved since
+                       there was last no queue */
+    double queue_s; /* of work that queued, a moving mean */
+};
+
+/** What has been asked for: some worker that can do it stays longest. */
+#define FM_SCALE_NEEDS_MAX 64u
+struct need {
+    uint32_t task_type, device;
+    uint64_t memory_bytes;
+    int64_t seen_ns; /* last */
 };
 
 struct fm_scale {
@@ -43,6 +60,10 @@ struct fm_scale {
     const fm_cost_t *cost;
     struct memory *memory; /* one a class */
     size_t memory_count;
+    struct need needs[FM_SCALE_NEEDS_MAX]; /* the least recent gives way */
+    size_t need_count;
+    int64_t last_ns; /* of the decision before; valid with decided */
+    bool decided;
     int64_t wake_ns;
 };
 

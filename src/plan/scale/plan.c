@@ -30,6 +30,7 @@ struct trial {
     uint32_t class_index, width, fresh;
     bool grow; /* the sequence it was taken from */
     double end_s, load_s, run_s;
+    double queue_s;         /* until workers are free, mean */
     double waits_s, late_s; /* waiter-seconds */
     double spend, dollars;  /* without and with the price of waits */
 };
@@ -139,6 +140,7 @@ static bool price(const struct decision *d, const struct piece *piece,
     t->run_s = run_s(d, piece->row, class->spec, piece->items, t->width);
     double starts = (free_sum + loads * t->load_s) / k;
     t->end_s = starts + t->run_s;
+    t->queue_s = free_sum / k - piece->ready_s;
     if (last > t->end_s) {
         return false;
     }
@@ -298,6 +300,41 @@ static void explain_hold(struct decision *d, const struct piece *piece,
     }
 }
 
+/* Ready work that queues: where one more worker would serve it for least, and
+ * what that would save: of n + 1 workers' queue the part of one. */
+static void note_queue(struct decision *d, const struct piece *piece)
+{
+    double best = INFINITY;
+    double best_s = 0;
+    uint32_t at = FM_SCALE_NONE;
+    double serving = 0;
+
+    for (uint32_t c = 0; c < d->in->class_count; c++) {
+        const struct fleet_class *class = &d->classes[c];
+        if (!fm_scale_fits(class->spec, piece->row->task_type,
+                           piece->row->device, piece->row->memory_bytes)) {
+            continue;
+        }
+        double s = run_s(d, piece->row, class->spec, piece->items, 1);
+        serving += class->live;
+        if (class->room && class->price_s * s < best) {
+            best = class->price_s * s;
+            best_s = s;
+            at = c;
+        }
+    }
+    if (at != FM_SCALE_NONE) {
+        struct fleet_class *class = &d->classes[at];
+        class->queue_s += best_s;
+        class->regret_rate +=
+            piece->wait_dollars * piece->waiters / (serving + 1);
+        if (piece->waiters > class->regret_waiters) {
+            class->regret_waiters = piece->waiters;
+            class->regret_demand = piece->index;
+        }
+    }
+}
+
 static void place_piece(struct decision *d, const struct piece *piece)
 {
     struct trial old = {.dollars = INFINITY};
@@ -329,6 +366,9 @@ static void place_piece(struct decision *d, const struct piece *piece)
             explain_start(d, piece, best, &old);
         }
         take(d, piece, best);
+        if (piece->ready_s <= 0 && best->queue_s > d->scale->opts.grain_s) {
+            note_queue(d, piece);
+        }
         explain_hold(d, piece, best->class_index, best->waits_s);
     }
     if (!isinf(soonest)) {

@@ -8,6 +8,9 @@
 #include "base/mem.h"
 #include "plan/scale/internal.h"
 
+/* Longer than this between two decisions says nothing of a queue. */
+#define QUEUE_STEP_S 60
+
 static double or_default(double value, double otherwise)
 {
     return value > 0 ? value : otherwise;
@@ -164,6 +167,61 @@ bool fm_scale_act(struct decision *d, const fm_scale_action_t *action)
     return true;
 }
 
+/*
+ * A steady overload shows in no single plan: what is queued now would be done
+ * before a new worker came, and so it is the next time.  So what queueing has
+ * cost and one more worker would have saved is summed up while there is a
+ * queue that is not below its mean; when it reaches what a start costs, one is
+ * started (ski rental).
+ */
+static void start_for_queue(struct decision *d, uint32_t class_index,
+                            double since_s)
+{
+    struct fleet_class *class = &d->classes[class_index];
+    struct memory *m = &d->scale->memory[class_index];
+    double startup_s = class->spec->startup_s + m->load_s;
+    double price = class->price_s * startup_s * (1 + d->scale->opts.margin);
+
+    bool grew = m->queue_s > 0 && class->queue_s >= m->queue_s;
+    double weight = since_s / (since_s + fmax(startup_s, 1));
+    m->queue_s = m->queue_s > 0 && class->queue_s > 0
+                     ? m->queue_s + (class->queue_s - m->queue_s) * weight
+                     : class->queue_s;
+    /* What was started is still to come: nothing more is known by then. */
+    if (class->regret_rate <= 0 || class->planned > 0 || class->starting > 0) {
+        m->regret = 0;
+        return;
+    }
+    m->regret += grew ? class->regret_rate * since_s : 0;
+    if (m->regret < price || class->room == 0 || d->total_room == 0) {
+        return;
+    }
+    class->planned++;
+    class->room--;
+    d->total_room--;
+    class->start.count = 1;
+    class->start.reason = FM_SCALE_QUEUE;
+    class->start.demand = class->regret_demand;
+    class->start.saves_dollars = m->regret;
+    class->start.costs_dollars = price / (1 + d->scale->opts.margin);
+    m->regret = 0;
+}
+
+static void start_for_queues(struct decision *d)
+{
+    fm_scale_t *scale = d->scale;
+    double since_s =
+        scale->decided ? ((double)d->in->now_ns - (double)scale->last_ns) * 1e-9
+                       : 0;
+
+    since_s = fmin(fmax(since_s, 0), QUEUE_STEP_S);
+    for (uint32_t c = 0; c < d->in->class_count; c++) {
+        start_for_queue(d, c, since_s);
+    }
+    scale->last_ns = d->in->now_ns;
+    scale->decided = true;
+}
+
 static void start(struct decision *d)
 {
     for (uint32_t c = 0; c < d->in->class_count; c++) {
@@ -250,6 +308,7 @@ fm_status_t fm_scale_decide(fm_scale_t *scale, const fm_scale_input_t *input,
             scale->memory[c].load_s = d.classes[c].load_s;
         }
     }
+    start_for_queues(&d);
     start(&d);
     if ((rc = fm_scale_drain(&d, err)) < 0) {
         goto out;

@@ -125,7 +125,8 @@ typedef enum fm_scale_reason {
     FM_SCALE_MAX,        /**< DRAIN: more than max; HOLD: more would pay */
     FM_SCALE_MOVE,       /**< DRAIN: an idle cheaper worker ends it for less,
                               the lost work counted */
-    FM_SCALE_NO_CLASS    /**< HOLD: no class can run this row */
+    FM_SCALE_NO_CLASS,   /**< HOLD: no class can run this row */
+    FM_SCALE_QUEUE       /**< START: queueing has cost what a start costs */
 } fm_scale_reason_t;
 
 typedef struct fm_scale_action {

@@ -38,6 +38,8 @@ const char *fm_scale_reason_text(fm_scale_reason_t reason)
         return "a cheaper worker ends its work for less";
     case FM_SCALE_NO_CLASS:
         return "no worker class can run it";
+    case FM_SCALE_QUEUE:
+        return "queueing has cost what a start costs";
     }
     return "?";
 }
@@ -73,6 +75,11 @@ void fm_scale_action_text(const fm_scale_action_t *a, const char *class_name,
                        class_name, a->worker,
                        a->now ? "" : " when its batch is done", reason,
                        a->saves_dollars, a->costs_dollars, a->at_risk_s);
+    } else if (a->reason == FM_SCALE_QUEUE) {
+        (void)snprintf(text, bytes,
+                       "start %" PRIu32 " %s: %s: $%.4f so far, against $%.4f",
+                       a->count, class_name, reason, a->saves_dollars,
+                       a->costs_dollars);
     } else if (a->reason == FM_SCALE_MIN) {
         (void)snprintf(text, bytes, "start %" PRIu32 " %s: %s", a->count,
                        class_name, reason);
