@@ -34,6 +34,7 @@ libcunit1-dev         # CUnit: every C test program
 clang-format          # the format check (version 14)
 clang-tidy            # the check tidy (label lint)
 cppcheck              # the check cppcheck (label lint)
+gnuplot-nox           # plots of flowmesh sim
 slurm-wlm             # a real slurmctld and slurmd for label slurm
 munge                 # authentication of that cluster
 iproute2              # network namespaces: its hosts

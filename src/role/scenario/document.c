@@ -146,8 +146,7 @@ static fm_status_t read_run(reader_t *r, const fm_yaml_value_t *root)
 {
     const char *policy = fm_yaml_str(fm_yaml_get(root, "policy"));
     fm_sim_input_t *input = &r->run->input;
-    fm_status_t rc =
-        fm_scenario_check(r, &fm_scenario_root, root, "a scenario");
+    fm_status_t rc = fm_scenario_check(r, &fm_scenario_root, root, "");
 
     if (rc < 0) {
         return rc;
@@ -323,9 +322,10 @@ static fm_status_t read_runs(fm_scenario_t *s, const fm_yaml_source_t *source,
         rc = add_entry(s, source, root, compare->members[i].value, seed);
     }
     if (count == 0) {
-        const fm_yaml_value_t nothing = {
-            .type = FM_JSON_OBJECT, .line = 1, .column = 1};
-        rc = add_entry(s, source, root, &nothing, seed);
+        const fm_yaml_value_t *nothing = fm_yaml_container(
+            &s->arena, FM_JSON_OBJECT, root->line, root->column, NULL, 0);
+        rc = nothing ? add_entry(s, source, root, nothing, seed)
+                     : fm_no_memory(source->err);
     }
     return rc;
 }
@@ -379,8 +379,7 @@ static fm_status_t read_document(fm_scenario_t *s, const char *text, size_t len,
 
     if ((rc = read_builtin(s, err)) < 0 ||
         (rc = fm_yaml_parse(&s->arena, text, len, &source, &root)) < 0 ||
-        (rc = fm_scenario_check(&r, &fm_scenario_root, root, "a scenario")) <
-            0 ||
+        (rc = fm_scenario_check(&r, &fm_scenario_root, root, "")) < 0 ||
         (rc = check_head(root, &source)) < 0 ||
         (rc = put_options(s, opts, &root, err)) < 0) {
         return rc;

@@ -17,7 +17,8 @@ fm_status_t fm_scenario_check(const reader_t *r,
 
     if (map->type != FM_JSON_OBJECT) {
         return fm_yaml_fail(&r->source, map->line, map->column, FM_ERR_INVALID,
-                            "%s is no map; allowed: a map of its keys", what);
+                            "%s is no map; allowed: a map of its keys",
+                            *what ? what : section->name);
     }
     if (!(json = fm_yaml_json(&r->scenario->arena, map))) {
         return fm_no_memory(r->source.err);
