@@ -223,6 +223,13 @@ static int print_report(const fm_json_t *report, bool all)
         fm_json_get_str(report, "task"), fm_json_get_str(report, "tenant"),
         fm_json_get_str(report, "state"), fm_json_get_str(report, "submitted"));
     print_history(report, all);
+    if (fm_json_get_int(report, "placement_count", 0) == 0 &&
+        fm_json_get_int(report, "ran", 0) > 0 &&
+        !fm_json_is_number(fm_json_get(report, "item"))) {
+        (void)printf("  %lld of its items ran; where was not recorded (an "
+                     "older version did not)\n",
+                     (long long)fm_json_get_int(report, "ran", 0));
+    }
     if (shared > 0) {
         (void)printf("  %zu%s of its items took the result of the same work "
                      "elsewhere (flowmesh lineage)\n",

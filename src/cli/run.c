@@ -38,6 +38,8 @@ static const fm_cli_option_t options[] = {
     {"volatile", NULL, "keep no journal: for benchmarks"},
 };
 
+/* Nodes that wait for what no worker has; a sweep may have thousands. */
+#define WAITS_SHOWN 10u
 /* Between two progress lines of one node. */
 #define PROGRESS_NS (2 * FM_NS_PER_S)
 
@@ -48,6 +50,7 @@ struct run {
     const fm_fabric_t *fabric;
     int64_t start_ns;
     int64_t progress_ns; /* of the last progress line */
+    unsigned wait_count; /* lines about nodes that wait */
 };
 
 static double elapsed(const struct run *run)
@@ -160,16 +163,23 @@ static void on_worker(void *ctx, const char *name, bool up, const char *why)
 static void on_wait(void *ctx, const fm_run_t *state, uint32_t node,
                     const char *text)
 {
-    const struct run *run = ctx;
+    struct run *run = ctx;
+    const char *name = fm_workflow_node(state->workflow, node)->name;
 
-    if (!run->quiet) {
-        (void)fprintf(stderr,
-                      "[%7.1fs] waits     %s/%s: %s (flowmesh explain "
-                      "%s --run %s)\n",
-                      elapsed(run), state->id,
-                      fm_workflow_node(state->workflow, node)->name, text,
-                      fm_workflow_node(state->workflow, node)->name, state->id);
+    if (run->quiet || run->wait_count > WAITS_SHOWN) {
+        return;
     }
+    if (run->wait_count++ == WAITS_SHOWN) {
+        (void)fprintf(stderr,
+                      "[%7.1fs] more nodes wait for what is not there: "
+                      "flowmesh explain NODE\n",
+                      elapsed(run));
+        return;
+    }
+    (void)fprintf(stderr,
+                  "[%7.1fs] waits     %s/%s: %s (flowmesh explain %s --run "
+                  "%s)\n",
+                  elapsed(run), state->id, name, text, name, state->id);
 }
 
 /* --- tables --------------------------------------------------------------- */

@@ -112,15 +112,27 @@ class Explain(harness.Case):
             self.assertIn(name, terms)
 
     def test_runner_up(self):
-        """Two idle workers: the one that was not taken is named."""
-        file = self.workflow("two", [self.trace.node("first"),
-                                     self.trace.node("next", ["first"])])
-        self.call("run", file, "--fabric", self.fabric, ranks=3)
+        """What was not taken is named: another worker, or another size."""
+        config = self.write("fabric.yaml", HEAD + "classes:\n"
+                            "  - {name: dear, workers: w1, price_per_hour: 9}\n"
+                            "  - {name: cheap, workers: w2, price_per_hour: 1}\n")
+        file = self.workflow("two", [
+            self.trace.node("first"), {"name": "next", "spec": {
+                "taskType": "echo", "data": {"items": [1, 2, 3, 4]}},
+                "dependsOn": ["first"]}])
+        self.call("run", file, "--fabric", self.fabric, "--config", config,
+                  ranks=3)
         report = self.explain("next")
         placed = report["placements"][0]
-        self.assertGreaterEqual(placed["looked_at"], 1)
-        for other in placed["candidates"]:
-            self.assertNotEqual(other["worker"], placed["worker"])
+        others = placed["candidates"]
+        self.assertGreaterEqual(placed["looked_at"], len(others))
+        self.assertTrue(any(other["worker"] != placed["worker"]
+                            for other in others), others)
+        self.assertEqual(others, sorted(
+            others, key=lambda one: -one["terms"]["utility"]))
+        for other in others:
+            self.assertNotEqual((other["worker"], other["items"]),
+                                (placed["worker"], placed["batch_items"]))
             self.assertAlmostEqual(
                 other["lost_by"],
                 placed["terms"]["utility"] - other["terms"]["utility"],

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same work runs once: across runs, users, nodes and items."""
+import os
+
 import harness
 
 
@@ -52,6 +54,32 @@ class Sharing(harness.Case):
         self.assertEqual(self.trace.counts(), {"work": 1, "new": 1})
         self.assertEqual(self.items("bobs/b", self.fabric)["b"],
                          list(range(40, 100)))
+
+    def test_two_users_at_once(self):
+        """Several files in one run: shared while both run, each user's own
+        report, and one that is refused refuses all."""
+        files = []
+        for user, first in (("alice", 0), ("bob", 40)):
+            files.append(self.workflow(user + "s", [
+                {"name": "a", "spec": echo(list(range(first, first + 60)))},
+                self.trace.node("work", [], "sleep 0.2")], owner=user))
+        result = self.call("run", *files, "--fabric", self.fabric, "--json")
+        report = result.json()
+        self.assertEqual([w["name"] for w in report["workflows"]],
+                         ["alices", "bobs"])
+        for workflow in report["workflows"]:
+            self.assertEqual(workflow["state"], "done")
+            self.assertLessEqual(workflow["seconds"], report["seconds"])
+        self.assertEqual(sum(w["operators"]["ran"]
+                             for w in report["workflows"]), 101)
+        self.assertEqual(self.trace.counts(), {"work": 1})
+        for name, first in (("alices/a", 0), ("bobs/a", 40)):
+            self.assertEqual(self.items(name, self.fabric)["a"],
+                             list(range(first, first + 60)))
+        bad = self.write("bad.yaml", "kind: [\n")
+        other = self.path("other")
+        self.call("run", files[0], bad, "--fabric", other, status=2)
+        self.assertFalse(os.path.exists(other))
 
     def test_equal_items_within_a_workflow(self):
         twin = self.trace.node("same", [], "sleep 0.2")

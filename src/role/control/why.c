@@ -51,20 +51,50 @@ static void candidate_add(const fm_control_t *control, uint32_t worker,
     }
 }
 
-/* The best candidate of each worker but @p chosen; @p list is best first. */
+/* Whether @p list has its worker before @p at. */
+static bool worker_seen(const fm_sched_candidate_t *list, size_t at)
+{
+    bool seen = false;
+
+    for (size_t k = 0; k < at && !seen; k++) {
+        seen = list[k].worker == list[at].worker;
+    }
+    return seen;
+}
+
+/*
+ * The candidates that were not chosen, best first: as many other workers as
+ * there is room for, each with its best size, then other sizes of the chosen
+ * one.  @p list is best first; @p chosen NULL: none was.
+ */
 static void candidates_add(const fm_control_t *control,
                            const fm_sched_candidate_t *list, size_t count,
-                           uint32_t chosen, fm_decision_t *to)
+                           const fm_place_choice_t *chosen, fm_decision_t *to)
 {
+    uint32_t first = to->candidate_count;
+
     for (size_t i = 0; i < count; i++) {
-        bool known = list[i].worker == chosen;
-        for (size_t k = 0; k < i && !known; k++) {
-            known = list[k].worker == list[i].worker;
-        }
-        if (!known) {
+        if (!worker_seen(list, i) &&
+            !(chosen && list[i].worker == chosen->worker)) {
             candidate_add(control, list[i].worker, list[i].size, list[i].idle,
                           &list[i].terms, to);
         }
+    }
+    for (size_t i = 0; chosen && i < count; i++) {
+        if (list[i].worker == chosen->worker && list[i].size != chosen->size) {
+            candidate_add(control, list[i].worker, list[i].size, list[i].idle,
+                          &list[i].terms, to);
+        }
+    }
+    for (uint32_t i = first + 1; i < to->candidate_count; i++) {
+        fm_decision_candidate_t moved = to->candidates[i];
+        uint32_t at = i;
+        for (; at > first &&
+               to->candidates[at - 1].terms.utility < moved.terms.utility;
+             at--) {
+            to->candidates[at] = to->candidates[at - 1];
+        }
+        to->candidates[at] = moved;
     }
 }
 
@@ -125,7 +155,7 @@ void fm_control_why_placed(fm_control_t *control, const struct lease *lease,
 
     candidate_add(control, choice->worker, choice->size, true, &choice->terms,
                   &decision);
-    candidates_add(control, list, count, choice->worker, &decision);
+    candidates_add(control, list, count, choice, &decision);
     ranges_add(lease, &decision);
     decision_record(control, FM_RECORD_PLACE, &decision);
     uint32_t batch = fm_pool_batch_id(control->pool, &choice->batch_key);
@@ -288,7 +318,7 @@ static void wait_record(fm_control_t *control, const fm_pool_batch_t *batch,
                               .text = span(text),
                               .items = batch->ready,
                               .looked_at = (uint32_t)count};
-    candidates_add(control, list, kept, FM_SCHED_NONE, &decision);
+    candidates_add(control, list, kept, NULL, &decision);
     if (batch->blocked > 0) {
         blocked_add(fm_pool_tenants(control->pool), &texts, &decision);
     }

@@ -258,6 +258,12 @@ static void on_hello(fm_control_t *control, uint32_t peer, const fm_msg_t *msg)
         refuse(control, peer, FM_ERR_PROTOCOL, "HELLO without a device");
         return;
     }
+    if (!worker && control->worker_count >= FM_SCHED_WORKERS_MAX) {
+        refuse(control, peer, FM_ERR_LIMIT,
+               "as many workers have joined this run as it can number: start "
+               "its command again");
+        return;
+    }
     if (worker) {
         worker_gone(control, worker, "greeted again", FM_POOL_END_FAULT);
     } else if (fm_grow(&control->workers, &control->worker_capacity,

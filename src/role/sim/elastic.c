@@ -164,6 +164,7 @@ static size_t workers_make(struct sim *sim)
             to->free_at_ns =
                 end_ns > sim->now_ns ? end_ns : sim->now_ns + fm_sim_ns(0.001);
             to->at_risk_s = at_risk(sim, &at->lease);
+            to->task_class = sim->shapes[task->shape].task_class;
             to->task_type = task->task_type;
             to->memory_bytes = task->memory_bytes;
         }
