@@ -24,6 +24,7 @@
  * Who may connect: ZAP, answered here, compares the client's public key with
  * the one that the listener was given.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -382,7 +383,7 @@ static struct remote *at_client(struct carrier *c, enum kind kind,
 /* ZeroMQ's question whether a client with this key may connect. */
 static size_t zap_answer(struct carrier *c)
 {
-    uint8_t request[ZAP_FRAMES][64];
+    uint8_t request[ZAP_FRAMES][64] = {{0}};
     int len[ZAP_FRAMES] = {0};
     int count = 0;
     int more = 1;
@@ -662,6 +663,7 @@ static void farewell(struct carrier *c)
     int64_t until = fm_clock_mono_ns() + c->base.opts.close_ns;
 
     c->closing = true;
+    assert(c->remotes || c->remote_count == 0);
     for (size_t i = 0; i < c->remote_count; i++) {
         if (c->remotes[i].up) {
             (void)frame(c, &c->remotes[i], BYE, 0);

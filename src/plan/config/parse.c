@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Text to a configuration: the tables check what a value may be, here is what
  * values mean together. */
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,7 @@ static fm_status_t read_text(const struct reader *r, const fm_yaml_value_t *map,
     const fm_yaml_value_t *value = fm_yaml_get(map, key);
     const char *text = fm_yaml_str(value);
 
+    assert(out);
     if (text && (!*text || strlen(text) > most)) {
         return fm_yaml_fail(
             &r->source, value->line, value->column, FM_ERR_INVALID,
@@ -181,6 +183,7 @@ static fm_status_t read_device(const struct reader *r,
     size_t count = 0;
     char hint[96];
 
+    assert(out);
     if (!value || (out->entry = fm_cost_catalogue_named(value->text))) {
         return FM_OK;
     }
@@ -202,6 +205,7 @@ static fm_status_t read_figures(const struct reader *r,
     double memory = 0;
     fm_status_t rc = FM_OK;
 
+    assert(out);
     out->kind = fm_yaml_str(fm_yaml_get(map, "kind"));
     out->spec.flops_per_s = fm_yaml_real(map, "flops_per_s", 0);
     out->spec.bytes_per_s = fm_yaml_real(map, "bytes_per_s", 0);
@@ -312,6 +316,7 @@ static fm_status_t read_tenant(const struct reader *r,
 {
     fm_status_t rc = FM_OK;
 
+    assert(out);
     if ((rc = check(r, &fm_config_tenant, map, "")) < 0 ||
         (rc = read_text(r, map, "name", FM_TENANT_NAME_BYTES_MAX, &out->name)) <
             0) {

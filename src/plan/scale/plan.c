@@ -399,7 +399,8 @@ static void place_row(struct decision *d, uint32_t index)
     };
 
     for (uint32_t p = 0; p < pieces; p++) {
-        piece.items = row->items / pieces + (p < row->items % pieces);
+        uint32_t items = row->items / pieces + (p < row->items % pieces);
+        piece.items = items;
         place_piece(d, &piece);
     }
 }

@@ -5,6 +5,7 @@
  * the gang (one gang at a time, as in EASY backfilling, Lifka 1995), until a
  * bound; then others get their turn for as long.
  */
+#include <assert.h>
 #include <math.h>
 
 #include "plan/sched/state.h"
@@ -80,9 +81,10 @@ void fm_sched_gang_pick(const fm_sched_t *s, const struct batch *batch,
 static int64_t complete_ns(const fm_sched_t *s, const struct pool *pool,
                            uint32_t gang)
 {
-    int64_t first[FM_SCHED_GANG_MAX];
+    int64_t first[FM_SCHED_GANG_MAX] = {0};
     uint32_t count = 0;
 
+    assert(gang > 0 && gang <= FM_SCHED_GANG_MAX);
     for (uint32_t i = 0; i < pool->count; i++) {
         int64_t free_ns = s->workers[pool->heap[i].worker].free_at_ns;
         free_ns = free_ns > s->now_ns ? free_ns : s->now_ns;

@@ -458,7 +458,7 @@ static bool place_same(const fm_sched_t *s, uint32_t id,
 
     return w->class == place->class && w->domain == place->domain &&
            w->model_count == place->model_count &&
-           (w->model_count == 0 ||
+           (w->model_count == 0 || !w->models || !place->models ||
             memcmp(w->models, place->models,
                    w->model_count * sizeof(*w->models)) == 0);
 }

@@ -10,6 +10,7 @@
 #define FM_PLAN_WORKFLOW_GRAPH_H
 
 #include "base/map.h"
+#include "base/mem.h"
 #include "plan/workflow/schema.h"
 #include "plan/workflow/workflow.h"
 
@@ -204,7 +205,10 @@ const fm_yaml_value_t *fm_wf_data_of(const fm_wf_resolver_t *r);
 /** FM_ERR_INVALID that names the node's data and record @p index. */
 fm_status_t fm_wf_record_fail(const fm_wf_resolver_t *r, size_t index,
                               const char *text);
-fm_status_t fm_wf_no_memory(const fm_wf_resolver_t *r);
+static inline fm_status_t fm_wf_no_memory(const fm_wf_resolver_t *r)
+{
+    return fm_no_memory(r->source.err);
+}
 /** Where a node's records are (records.c); close it also after a failure. */
 typedef struct fm_wf_records {
     size_t count;

@@ -11,11 +11,6 @@
 #include "plan/workflow/origin.h"
 #include "plan/workflow/ref.h"
 
-fm_status_t fm_wf_no_memory(const fm_wf_resolver_t *r)
-{
-    return fm_no_memory(r->source.err);
-}
-
 const fm_yaml_value_t *fm_wf_data_of(const fm_wf_resolver_t *r)
 {
     return fm_yaml_get(r->node->tree, "data");

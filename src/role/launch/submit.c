@@ -3,6 +3,7 @@
  * stored, models before their adapters. */
 #include "role/launch/submit.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ static fm_status_t resolve(const fm_launch_options_t *opts, const char *dir,
                            const char *base, fm_digest_t *digest_out,
                            fm_error_t *err)
 {
+    assert(opts);
     if (!opts->resolve) {
         return fm_error_set(err, FM_ERR_UNSUPPORTED,
                             "%s: models are not imported here; name a digest",

@@ -2,6 +2,7 @@
 /* Arrival processes: closed forms of the integrated rate, inverted. */
 #include "role/scenario/arrivals.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -76,7 +77,7 @@ void fm_arrivals_times(const fm_arrivals_t *arrivals, fm_rng_t *rng,
     double at = 0;
 
     for (size_t i = 0; i < count; i++) {
-        size_t cycle = i / each;
+        size_t within = i % each; /* its cycle */
         switch (arrivals->process) {
         case FM_ARRIVAL_BATCHED:
         case FM_ARRIVAL_RANDOM:
@@ -90,8 +91,8 @@ void fm_arrivals_times(const fm_arrivals_t *arrivals, fm_rng_t *rng,
             break;
         case FM_ARRIVAL_RAMP:
         case FM_ARRIVAL_UP_RAMP:
-            at = (double)cycle * arrivals->seconds +
-                 ramp_time(arrivals, (double)(i - cycle * each));
+            at = (double)(i - within) / (double)each * arrivals->seconds +
+                 ramp_time(arrivals, (double)within);
             break;
         }
         times_out[i] = at;
@@ -126,6 +127,7 @@ fm_status_t fm_arrivals_kinds(const uint32_t *weights, size_t kind_count,
         return fm_no_memory(err);
     }
     size_t filled = 0;
+    assert(size > 0);
     for (uint32_t i = 0; i < kind_count; i++) {
         for (uint32_t k = 0; k < weights[i]; k++) {
             deck[filled++] = i;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Models, classes of workers, what fails: docs/spec/scenario.md §3 to §5. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ size_t fm_scenario_model_find(const run_t *run, const char *name)
 {
     size_t i = run->input.model_count; /* the last of a name is the one meant */
 
+    assert(name);
     while (i > 0) {
         if (strcmp(run->models[--i].name, name) == 0) {
             return i;

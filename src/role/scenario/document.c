@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The document: settings from outside, the runs of compare, and each run read
  * from its own version of the tree (docs/spec/scenario.md §1, §2, §10). */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -175,6 +176,7 @@ static fm_status_t add_run(fm_scenario_t *s, const fm_yaml_source_t *source,
     run_t *run = &s->runs[s->run_count];
     reader_t r = {.scenario = s, .run = run, .source = *source};
 
+    assert(name);
     for (size_t i = 0; i < s->run_count; i++) {
         if (strcmp(s->runs[i].name, name) == 0) {
             return fm_yaml_fail(source, at->line, at->column, FM_ERR_INVALID,

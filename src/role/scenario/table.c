@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The runs of a scenario as two tables: what was paid, and what was done. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -80,10 +81,11 @@ fm_status_t fm_scenario_table(const fm_scenario_t *scenario,
         const fm_sim_result_t *r = &results[i];
         uint64_t ended = r->done + r->failed;
         if (!r->complete) {
-            fm_buf_printf(
-                out, "%s: gave up with %llu of %llu workflows finished\n",
-                fm_scenario_run_name(scenario, i), (unsigned long long)ended,
-                (unsigned long long)r->submitted);
+            fm_buf_printf(out,
+                          "%s: gave up with %" PRIu64 " of %" PRIu64
+                          " workflows finished\n",
+                          fm_scenario_run_name(scenario, i), ended,
+                          r->submitted);
         }
     }
     return out->failed ? fm_no_memory(err) : FM_OK;
