@@ -3,7 +3,7 @@
 """The paper's mixes for real: small models, three MPI ranks, this machine.
 
 usage: bench_real.py [--quick] [--mix NAME] [--count N] [--users N]
-                     [--overlap 0.5] [--seed N]
+                     [--overlap 0.5] [--seed N] [--rounds N] [--out DIR]
 
 The same workflows, all submitted at once, are run by
 
@@ -24,6 +24,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import mixes  # noqa: E402  (beside this file)
+import report as tables  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("FM_BUILD", "build/release"))
 FLOWMESH = os.path.join(BUILD, "bin", "flowmesh")
@@ -368,29 +370,72 @@ def table(mix, rows):
             name, row["seconds"], row["cpu"], row["items"]), flush=True)
 
 
+def middle(measures):
+    """Each figure's median over the rounds."""
+    return {key: statistics.median(m[key] for m in measures)
+            for key in measures[0]}
+
+
 def run_mix(at, mix, args, missing):
+    """All ways in turns, round by round; the rows of the table."""
     files = [at.write("%s-%s.json" % (mix, name), workflow)
              for name, workflow in mixes.workflows(
                  mix, args.count, args.users, args.overlap, args.seed)]
     at.run(files[:2], "flowmesh")  # warms caches, does not count
-    report = at.run(files, "flowmesh")
-    own = measure(report)
-    rows = [("flowmesh", own)]
-    for policy in POLICIES[1:]:
-        rows.append((policy, measure(at.run(files, policy))))
-    workflows, wanted = at.calls(report)
-    items = sum(len(node["values"]) for workflow in workflows
-                for node in workflow["nodes"])
-    for name in SYSTEMS:
-        if name in missing:
-            continue
-        result = with_peer(at.root, name, {"workflows": workflows})
-        check(name, wanted, result["outputs"])
-        rows.append((name, {"seconds": result["seconds"],
-                            "cpu": result["cpu"], "items": items}))
+    measures = {}
+    for _ in range(args.rounds):
+        report = at.run(files, "flowmesh")
+        measures.setdefault("flowmesh", []).append(measure(report))
+        for policy in POLICIES[1:]:
+            measures.setdefault(policy, []).append(
+                measure(at.run(files, policy)))
+        workflows, wanted = at.calls(report)
+        items = sum(len(node["values"]) for workflow in workflows
+                    for node in workflow["nodes"])
+        for name in SYSTEMS:
+            if name in missing:
+                continue
+            result = with_peer(at.root, name, {"workflows": workflows})
+            check(name, wanted, result["outputs"])
+            measures.setdefault(name, []).append(
+                {"seconds": result["seconds"], "cpu": result["cpu"],
+                 "items": items})
+    rows = [(name, middle(m)) for name, m in measures.items()]
     table(mix, rows)
     for name, row in rows[1:]:
-        figures(mix, name, own, row)
+        figures(mix, name, rows[0][1], row)
+    return rows
+
+
+def page(args, missing, no_op_rows, mix_rows):
+    """The results as a page."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        cpu = next((line.partition(":")[2].strip() for line in file
+                    if line.startswith("model name")), "unknown")
+    lines = [
+        "# FlowMesh on real ranks, beside task systems\n",
+        "Made by `bench/paper/bench_real.py`; [bench/README.md]"
+        "(../../bench/README.md) says what is compared with what. %d cores "
+        "of %s. %d workflows of %d users at once, overlap %.0f %%, seed %d; "
+        "median of %d round%s. CPU seconds, of all processes, stand for "
+        "energy. Ratios are to FlowMesh's figure: above 1 FlowMesh is "
+        "better.\n" % (
+            os.cpu_count(), cpu, args.count, args.users, 100 * args.overlap,
+            args.seed, args.rounds, "s" if args.rounds > 1 else "")]
+    if missing:
+        lines.append("Not installed, so not here: %s.\n" %
+                     ", ".join(sorted(missing)))
+    for mix, rows in mix_rows:
+        own = rows[0][1]
+        lines += ["## %s\n" % mix, tables.table(
+            ["", "makespan, s", "CPU, s", "items run", "makespan, ratio",
+             "CPU, ratio"],
+            [[name, row["seconds"], row["cpu"], "%d" % row["items"],
+              row["seconds"] / own["seconds"], row["cpu"] / own["cpu"]]
+             for name, row in rows]), ""]
+    lines += ["## A task that does nothing\n", tables.table(
+        ["", "µs a task"], no_op_rows), ""]
+    return "\n".join(lines)
 
 
 # --- what a task costs that does nothing -------------------------------------
@@ -411,8 +456,9 @@ def no_op_files(at, count):
 
 
 def no_ops(at, count, missing):
-    """Microseconds a task, two workers everywhere."""
+    """Microseconds a task, two workers everywhere; the rows of the table."""
     peers = {}
+    rows = []
     for name in SYSTEMS:
         if name not in missing:
             result = with_peer(at.root, name, {"no_ops": count})
@@ -424,11 +470,13 @@ def no_ops(at, count, missing):
             report = at.run([file], None, ranks, *more)
             own = 1e6 * report["seconds"] / tasks
             print("  flowmesh %s, %s: %.1f us a task" % (what, world, own))
+            rows.append(["flowmesh, %s, %s" % (what, world), own])
             for name, value in peers.items():
                 bench("no_op.%s.%s.%s" % (what, world, name), own, "us",
                       (name, value))
             if not peers:
                 bench("no_op.%s.%s" % (what, world), own, "us")
+    return rows + [[name, value] for name, value in peers.items()]
 
 
 def arguments():
@@ -439,6 +487,8 @@ def arguments():
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--overlap", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", help="write paper-real.md there")
     args = parser.parse_args()
     args.count = args.count or (4 if args.quick else 12)
     args.mix = args.mix or list(mixes.MIXES)
@@ -467,12 +517,16 @@ def main():
     root = tempfile.mkdtemp(prefix="flowmesh-bench-")
     try:
         at = FlowMesh(root)
-        no_ops(at, 200 if args.quick else 2000, missing)
-        for mix in args.mix:
-            run_mix(at, mix, args, missing)
+        no_op_rows = no_ops(at, 200 if args.quick else 2000, missing)
+        mix_rows = [(mix, run_mix(at, mix, args, missing))
+                    for mix in args.mix]
     finally:
         reap(1)
         shutil.rmtree(root, ignore_errors=True)
+    if args.out:
+        with open(os.path.join(args.out, "paper-real.md"), "w",
+                  encoding="utf-8") as file:
+            file.write(page(args, missing, no_op_rows, mix_rows))
     return 0
 
 
