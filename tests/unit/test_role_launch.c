@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "fmtest.h"
 #include "role/launch/launch.h"
-#include "role/launch/place.h"
+#include "role/launch/world.h"
 
 static char dir[64];
 

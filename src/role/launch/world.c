@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "role/launch/place.h"
+#include "role/launch/world.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where this process runs: the MPI world, the fabric directory, the host. */
-#ifndef FM_ROLE_LAUNCH_PLACE_H
-#define FM_ROLE_LAUNCH_PLACE_H
+#ifndef FM_ROLE_LAUNCH_WORLD_H
+#define FM_ROLE_LAUNCH_WORLD_H
 
 #include <flowmesh/error.h>
 #include <stdbool.h>
