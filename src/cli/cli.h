@@ -56,6 +56,7 @@ extern const fm_cli_command_t fm_cli_result;
 extern const fm_cli_command_t fm_cli_lineage;
 extern const fm_cli_command_t fm_cli_explain;
 extern const fm_cli_command_t fm_cli_explain_miss;
+extern const fm_cli_command_t fm_cli_slurm_template;
 extern const fm_cli_command_t fm_cli_sim;
 extern const fm_cli_command_t fm_cli_tenants;
 extern const fm_cli_command_t fm_cli_cas_stat;

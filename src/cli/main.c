@@ -13,13 +13,16 @@
 #include "cli/cli.h"
 
 static const fm_cli_command_t *const commands[] = {
-    &fm_cli_run,          &fm_cli_join,       &fm_cli_validate,
-    &fm_cli_result,       &fm_cli_lineage,    &fm_cli_explain,
-    &fm_cli_explain_miss, &fm_cli_tenants,    &fm_cli_devices,
-    &fm_cli_sim,          &fm_cli_cas_stat,   &fm_cli_cas_ls,
-    &fm_cli_cas_get,      &fm_cli_cas_verify, &fm_cli_model_import,
-    &fm_cli_model_export, &fm_cli_model_ls,   &fm_cli_model_show,
-    &fm_cli_model_rm,
+    &fm_cli_run,          &fm_cli_join,
+    &fm_cli_validate,     &fm_cli_result,
+    &fm_cli_lineage,      &fm_cli_explain,
+    &fm_cli_explain_miss, &fm_cli_tenants,
+    &fm_cli_devices,      &fm_cli_slurm_template,
+    &fm_cli_sim,          &fm_cli_cas_stat,
+    &fm_cli_cas_ls,       &fm_cli_cas_get,
+    &fm_cli_cas_verify,   &fm_cli_model_import,
+    &fm_cli_model_export, &fm_cli_model_ls,
+    &fm_cli_model_show,   &fm_cli_model_rm,
 };
 
 static const char about[] =

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Workers of a second job join a run, on other hosts than its own: they share
-# its work; the run outlives the job being cancelled in the middle.
+# its work; the run outlives the job being cancelled in the middle, one from a
+# script that `flowmesh slurm-template` filled in.
 # usage: test_join.sh FLOWMESH SOURCE_DIR
 . "$(dirname "$0")/lib.sh"
 export FLOWMESH=$1 FM_LOG=info
@@ -36,7 +37,9 @@ expect "both of its tasks joined" \
 nodes 12 'sleep 0.5' >many.yaml
 main=$(submit -N 1 --ntasks-per-node=2 -w n1 -o many.log "$run" \
     run "$PWD/many.yaml" --fabric "$fabric")
-cell=$(submit -N 1 --ntasks=2 -w n2 -o many-join.log "$join" --fabric "$fabric")
+env -u FLOWMESH_FABRIC "$FLOWMESH" slurm-template join --set nodelist=n2 \
+    --set ntasks=2 --set output=many-join.log --fabric "$fabric" >filled.sbatch
+cell=$(env -u FLOWMESH sbatch --parsable filled.sbatch)
 wait_until 60 grep -q 'joining instance' many-join.log || fail "nobody joined"
 scancel "$cell"
 finish "$main" 120 many.log

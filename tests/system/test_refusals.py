@@ -11,7 +11,7 @@ COMMANDS = ["run", "validate", "result", "lineage", "explain",
             "explain-miss", "tenants",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
             "model export", "model ls", "model show", "model rm", "devices",
-            "sim", "join"]
+            "sim", "join", "slurm-template"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 
