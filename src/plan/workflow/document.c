@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "plan/workflow/graph.h"
+#include "text/yaml/number.h"
 
 #define NAME_BYTES_MAX 128u
 
@@ -20,39 +21,6 @@ static fm_status_t check_section(fm_workflow_t *wf,
     return json ? fm_yaml_check(section, json, tree, path, FM_WF_ALL, NULL,
                                 source)
                 : fm_no_memory(source->err);
-}
-
-/* "90s", "1h30m", 90, 1.5: seconds; negative when malformed. */
-static double deadline_seconds(const fm_yaml_value_t *value)
-{
-    const char *at = fm_yaml_str(value);
-    double total = 0;
-
-    if (value->type == FM_JSON_INT) {
-        return (double)value->integer;
-    }
-    if (!at || !*at) {
-        return value->type == FM_JSON_REAL ? value->real : -1;
-    }
-    while (*at) {
-        size_t digits = strspn(at, "0123456789");
-        if (digits == 0 || digits > 9) {
-            return -1;
-        }
-        double count = strtod(at, NULL);
-        at += digits;
-        double unit = *at == 's'   ? 1
-                      : *at == 'm' ? 60
-                      : *at == 'h' ? 3600
-                      : *at == 'd' ? 86400
-                                   : -1;
-        if (unit < 0) {
-            return -1;
-        }
-        total += count * unit;
-        at++;
-    }
-    return total;
 }
 
 /* A key that may stand in metadata or in spec (W10). */
@@ -106,8 +74,8 @@ static fm_status_t read_terms(fm_workflow_t *wf, const fm_yaml_value_t *root,
         }
     }
     if (deadline) {
-        wf->deadline_s = deadline_seconds(deadline);
-        if (!(wf->deadline_s > 0 && wf->deadline_s <= 1e9)) {
+        wf->deadline_s = fm_yaml_seconds_of(deadline);
+        if (!(wf->deadline_s > 0)) {
             return fm_yaml_fail(
                 source, deadline->line, deadline->column, FM_ERR_INVALID,
                 "deadline %.60s; allowed: seconds from "

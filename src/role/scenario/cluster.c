@@ -58,18 +58,17 @@ static fm_status_t read_model(const reader_t *r, const fm_yaml_value_t *map,
     fm_status_t rc = FM_OK;
 
     if ((rc = fm_scenario_check(r, &fm_scenario_model, map, "a model")) < 0 ||
-        (rc = fm_scenario_seconds(r, map, "start", &start)) < 0 ||
-        (rc = fm_scenario_bytes(r, map, "adapter", &adapter)) < 0) {
+        (rc = fm_yaml_seconds(map, "start", &start, &r->source)) < 0 ||
+        (rc = fm_yaml_bytes(map, "adapter", &adapter, &r->source)) < 0) {
         return rc;
     }
     const char *name = fm_yaml_str(fm_yaml_get(map, "name"));
-    double parameters = fm_scenario_real(map, "parameters", 0);
+    double parameters = fm_yaml_real(map, "parameters", 0);
     if (!name || !*name || parameters == 0) {
         return fm_yaml_fail_at(&r->source, map,
                                "a model wants name and parameters");
     }
-    double weights =
-        parameters * fm_scenario_real(map, "bytes_per_parameter", 2);
+    double weights = parameters * fm_yaml_real(map, "bytes_per_parameter", 2);
     if (weights > 1e15) {
         return fm_yaml_fail_at(&r->source, map,
                                "a model of more than 1e15 bytes");
@@ -80,8 +79,8 @@ static fm_status_t read_model(const reader_t *r, const fm_yaml_value_t *map,
         .weight_bytes = (uint64_t)weights,
         .load_bytes = (uint64_t)fmax(1, (weights + start * LOAD_BYTES_PER_S) *
                                             load_scale),
-        .kv_bytes_per_token = fm_scenario_real(
-            map, "kv_bytes_per_token", fm_cost_llm_kv_bytes(parameters)),
+        .kv_bytes_per_token = fm_yaml_real(map, "kv_bytes_per_token",
+                                           fm_cost_llm_kv_bytes(parameters)),
         .adapter_bytes = (uint64_t)fmax(1, adapter * load_scale),
     };
     return FM_OK;
@@ -96,7 +95,7 @@ fm_status_t fm_scenario_read_models(reader_t *r, const fm_yaml_value_t *root)
         fm_yaml_get(root, "models"),
     };
     double load_scale =
-        fm_scenario_real(fm_yaml_get(root, "execution"), "load_scale", 1);
+        fm_yaml_real(fm_yaml_get(root, "execution"), "load_scale", 1);
     size_t counts[2] = {0};
     fm_status_t rc = FM_OK;
 
@@ -192,7 +191,7 @@ static void read_figures(const fm_yaml_value_t *map, double count_scale,
 {
     const char *kind = fm_yaml_str(fm_yaml_get(map, "kind"));
     const char *name = fm_yaml_str(fm_yaml_get(map, "name"));
-    int64_t count = fm_scenario_int(map, "count", 0);
+    int64_t count = fm_yaml_int(map, "count", 0);
 
     if (kind) {
         out->device = strcmp(kind, "cpu") == 0 ? FM_SCHED_CPU : FM_SCHED_GPU;
@@ -201,27 +200,26 @@ static void read_figures(const fm_yaml_value_t *map, double count_scale,
         out->name = name;
     }
     out->spec.flops_per_s =
-        fm_scenario_real(map, "flops_per_s", out->spec.flops_per_s);
+        fm_yaml_real(map, "flops_per_s", out->spec.flops_per_s);
     out->spec.bytes_per_s =
-        fm_scenario_real(map, "bytes_per_s", out->spec.bytes_per_s);
+        fm_yaml_real(map, "bytes_per_s", out->spec.bytes_per_s);
     out->price_per_hour =
-        fm_scenario_real(map, "price_per_hour", out->price_per_hour);
-    out->watts = fm_scenario_real(map, "watts", out->watts);
+        fm_yaml_real(map, "price_per_hour", out->price_per_hour);
+    out->watts = fm_yaml_real(map, "watts", out->watts);
     out->idle_watts =
-        fm_scenario_real(map, "idle_watts", fmin(out->idle_watts, out->watts));
+        fm_yaml_real(map, "idle_watts", fmin(out->idle_watts, out->watts));
     out->load_bytes_per_s =
-        fm_scenario_real(map, "load_bytes_per_s", LOAD_BYTES_PER_S);
+        fm_yaml_real(map, "load_bytes_per_s", LOAD_BYTES_PER_S);
     out->fetch_bytes_per_s =
-        fm_scenario_real(map, "fetch_bytes_per_s", LOAD_BYTES_PER_S);
-    out->hazard_per_hour = fm_scenario_real(map, "hazard_per_hour", 0);
+        fm_yaml_real(map, "fetch_bytes_per_s", LOAD_BYTES_PER_S);
+    out->hazard_per_hour = fm_yaml_real(map, "hazard_per_hour", 0);
     out->count =
         (uint32_t)fmin(ceil((double)count * count_scale), FM_SIM_WORKERS_MAX);
-    out->min = (uint32_t)fm_scenario_int(map, "min", 0);
-    out->max = fm_yaml_get(map, "max")
-                   ? (uint32_t)fm_scenario_int(map, "max", 0)
-                   : out->count;
-    out->warm = (uint32_t)fm_scenario_int(map, "warm", 0);
-    out->domain_size = (uint32_t)fm_scenario_int(map, "domain", 1);
+    out->min = (uint32_t)fm_yaml_int(map, "min", 0);
+    out->max = fm_yaml_get(map, "max") ? (uint32_t)fm_yaml_int(map, "max", 0)
+                                       : out->count;
+    out->warm = (uint32_t)fm_yaml_int(map, "warm", 0);
+    out->domain_size = (uint32_t)fm_yaml_int(map, "domain", 1);
 }
 
 static fm_status_t read_class(const reader_t *r, const fm_yaml_value_t *map,
@@ -238,9 +236,11 @@ static fm_status_t read_class(const reader_t *r, const fm_yaml_value_t *map,
     read_figures(map, count_scale, out);
     out->startup_s = STARTUP_S;
     memory = (double)out->memory_bytes;
-    if ((rc = fm_scenario_bytes(r, map, "memory", &memory)) < 0 ||
-        (rc = fm_scenario_seconds(r, map, "startup", &out->startup_s)) < 0 ||
-        (rc = fm_scenario_seconds(r, map, "walltime", &out->walltime_s)) < 0 ||
+    if ((rc = fm_yaml_bytes(map, "memory", &memory, &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(map, "startup", &out->startup_s, &r->source)) <
+            0 ||
+        (rc = fm_yaml_seconds(map, "walltime", &out->walltime_s, &r->source)) <
+            0 ||
         (rc = read_tasks(r, fm_yaml_get(map, "tasks"), &out->task_types)) < 0) {
         return rc;
     }
@@ -269,7 +269,7 @@ static fm_status_t read_classes(reader_t *r, const fm_yaml_value_t *cluster,
                                 size_t count)
 {
     const fm_yaml_value_t *list = fm_yaml_get(cluster, "classes");
-    double count_scale = fm_scenario_real(cluster, "count_scale", 1);
+    double count_scale = fm_yaml_real(cluster, "count_scale", 1);
     fm_sim_class_t *classes = fm_scenario_alloc(r, count, sizeof(*classes));
     fm_status_t rc = FM_OK;
     double workers = 0;
@@ -301,18 +301,18 @@ static fm_status_t read_failures(reader_t *r, const fm_yaml_value_t *map)
     fm_sim_failures_t *f = &r->run->input.failures;
     fm_status_t rc = FM_OK;
 
-    f->task_error_share = fm_scenario_real(map, "task_errors", 0);
-    f->flap_share = fm_scenario_real(flap, "share", 0);
-    if ((rc = fm_scenario_seconds(r, map, "preemption", &f->preempt_mean_s)) <
-            0 ||
-        (rc = fm_scenario_seconds(r, map, "warning", &f->warning_s)) < 0 ||
-        (rc = fm_scenario_seconds(r, map, "node_loss", &f->node_loss_mean_s)) <
-            0 ||
-        (rc = fm_scenario_seconds(r, map, "repair", &f->repair_s)) < 0 ||
-        (rc = fm_scenario_seconds(r, flap, "up", &f->flap_up_s)) < 0) {
+    f->task_error_share = fm_yaml_real(map, "task_errors", 0);
+    f->flap_share = fm_yaml_real(flap, "share", 0);
+    if ((rc = fm_yaml_seconds(map, "preemption", &f->preempt_mean_s,
+                              &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(map, "warning", &f->warning_s, &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(map, "node_loss", &f->node_loss_mean_s,
+                              &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(map, "repair", &f->repair_s, &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(flap, "up", &f->flap_up_s, &r->source)) < 0) {
         return rc;
     }
-    return fm_scenario_seconds(r, flap, "down", &f->flap_down_s);
+    return fm_yaml_seconds(flap, "down", &f->flap_down_s, &r->source);
 }
 
 /* --- all of it ------------------------------------------------------------ */
@@ -347,8 +347,9 @@ fm_status_t fm_scenario_read_cluster(reader_t *r, const fm_yaml_value_t *root)
                                "classes of workers");
     }
     r->run->input.elastic = is_elastic(r->run, cluster);
-    if ((rc = fm_scenario_seconds(r, cluster, "scale_interval",
-                                  &r->run->input.scale_interval_s)) < 0 ||
+    if ((rc = fm_yaml_seconds(cluster, "scale_interval",
+                              &r->run->input.scale_interval_s, &r->source)) <
+            0 ||
         (rc = read_failures(r, fm_yaml_get(root, "failures"))) < 0) {
         return rc;
     }

@@ -114,16 +114,17 @@ static fm_status_t read_scheduler(reader_t *r, const fm_yaml_value_t *map)
     fm_sched_options_t *o = &r->run->input.sched;
     fm_status_t rc = FM_OK;
 
-    o->lambda[FM_SCHED_INFERENCE] = fm_scenario_real(lambda, "inference", 0);
-    o->lambda[FM_SCHED_TRAINING] = fm_scenario_real(lambda, "training", 0);
-    o->lambda[FM_SCHED_OTHER] = fm_scenario_real(lambda, "other", 0);
-    o->patience = fm_scenario_real(map, "patience", 0);
-    o->energy_per_kwh = fm_scenario_real(map, "energy_per_kwh", 0);
+    o->lambda[FM_SCHED_INFERENCE] = fm_yaml_real(lambda, "inference", 0);
+    o->lambda[FM_SCHED_TRAINING] = fm_yaml_real(lambda, "training", 0);
+    o->lambda[FM_SCHED_OTHER] = fm_yaml_real(lambda, "other", 0);
+    o->patience = fm_yaml_real(map, "patience", 0);
+    o->energy_per_kwh = fm_yaml_real(map, "energy_per_kwh", 0);
     r->run->input.energy_per_kwh = o->energy_per_kwh;
-    if ((rc = fm_scenario_seconds(r, map, "age_scale", &o->age_scale_s)) < 0) {
+    if ((rc = fm_yaml_seconds(map, "age_scale", &o->age_scale_s, &r->source)) <
+        0) {
         return rc;
     }
-    return fm_scenario_seconds(r, map, "grain", &o->grain_s);
+    return fm_yaml_seconds(map, "grain", &o->grain_s, &r->source);
 }
 
 static fm_status_t read_execution(reader_t *r, const fm_yaml_value_t *map)
@@ -132,15 +133,15 @@ static fm_status_t read_execution(reader_t *r, const fm_yaml_value_t *map)
     fm_sim_input_t *input = &r->run->input;
     fm_status_t rc = FM_OK;
 
-    input->noise = fm_scenario_real(map, "noise", 0.1);
-    input->hidden = fm_scenario_real(map, "hidden", 0.2);
+    input->noise = fm_yaml_real(map, "noise", 0.1);
+    input->hidden = fm_yaml_real(map, "hidden", 0.2);
     input->know = costs && strcmp(costs, "known") == 0;
-    if ((rc = fm_scenario_seconds(r, map, "checkpoint", &input->checkpoint_s)) <
-            0 ||
-        (rc = fm_scenario_seconds(r, map, "call", &input->call_s)) < 0) {
+    if ((rc = fm_yaml_seconds(map, "checkpoint", &input->checkpoint_s,
+                              &r->source)) < 0 ||
+        (rc = fm_yaml_seconds(map, "call", &input->call_s, &r->source)) < 0) {
         return rc;
     }
-    return fm_scenario_seconds(r, map, "horizon", &input->horizon_s);
+    return fm_yaml_seconds(map, "horizon", &input->horizon_s, &r->source);
 }
 
 static fm_status_t read_run(reader_t *r, const fm_yaml_value_t *root)
@@ -152,7 +153,7 @@ static fm_status_t read_run(reader_t *r, const fm_yaml_value_t *root)
     if (rc < 0) {
         return rc;
     }
-    input->seed = (uint64_t)fm_scenario_int(root, "seed", 1);
+    input->seed = (uint64_t)fm_yaml_int(root, "seed", 1);
     if (!fm_place_policy_find(policy ? policy : "flowmesh", &input->policy)) {
         return fm_yaml_fail_at(&r->source, fm_yaml_get(root, "policy"),
                                "no such policy");

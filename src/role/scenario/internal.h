@@ -15,6 +15,7 @@
 #include "role/scenario/arrivals.h"
 #include "role/scenario/scenario.h"
 #include "role/scenario/trace.h"
+#include "text/yaml/number.h"
 #include "text/yaml/schema.h"
 
 #define TEMPLATES_MAX 256u
@@ -120,21 +121,6 @@ FM_MUST_USE fm_status_t fm_scenario_check(const reader_t *r,
                                           const fm_yaml_section_t *section,
                                           const fm_yaml_value_t *map,
                                           const char *what);
-/* The member, or the fallback where there is none. */
-double fm_scenario_real(const fm_yaml_value_t *map, const char *key,
-                        double fallback);
-int64_t fm_scenario_int(const fm_yaml_value_t *map, const char *key,
-                        int64_t fallback);
-bool fm_scenario_bool(const fm_yaml_value_t *map, const char *key,
-                      bool fallback);
-/* Seconds: 90, 1.5, "90s", "15m", "1h30m", "2d"; from 0 to 1e9. */
-FM_MUST_USE fm_status_t fm_scenario_seconds(const reader_t *r,
-                                            const fm_yaml_value_t *map,
-                                            const char *key, double *out);
-/* Bytes: 1000, "22Gi", "80G", "512Mi". */
-FM_MUST_USE fm_status_t fm_scenario_bytes(const reader_t *r,
-                                          const fm_yaml_value_t *map,
-                                          const char *key, double *out);
 /* A list of maps, or nothing: its length, checked against @p most. */
 FM_MUST_USE fm_status_t fm_scenario_list(const reader_t *r,
                                          const fm_yaml_value_t *list,

@@ -138,8 +138,7 @@ static fm_status_t read_amounts(const draft_t *d, stage_plan_t *plan)
     fm_sim_stage_t *stage = &plan->stage;
     bool inference = plan->task == TASK_INFERENCE;
     bool reads = inference || plan->task == TASK_FORWARD;
-    double items =
-        scaled((double)fm_scenario_int(map, "items", 1), d->item_scale);
+    double items = scaled((double)fm_yaml_int(map, "items", 1), d->item_scale);
     double memory = 0;
     fm_status_t rc = FM_OK;
 
@@ -152,33 +151,32 @@ static fm_status_t read_amounts(const draft_t *d, stage_plan_t *plan)
     stage->items = (uint32_t)items;
     if (reads) {
         stage->tokens_in =
-            d->token_scale *
-            fm_scenario_real(map, "prompt_tokens", PROMPT_TOKENS);
+            d->token_scale * fm_yaml_real(map, "prompt_tokens", PROMPT_TOKENS);
         stage->tokens_out =
-            d->token_scale * fm_scenario_real(map, "output_tokens", 0);
-        stage->spread = fm_scenario_real(map, "spread", 0);
+            d->token_scale * fm_yaml_real(map, "output_tokens", 0);
+        stage->spread = fm_yaml_real(map, "spread", 0);
     }
     if (inference && stage->tokens_out <= 0) {
         return fail(d, "output_tokens",
                     "inference wants output_tokens above 0");
     }
     if (trains(plan->task)) {
-        stage->samples =
-            scaled(fm_scenario_real(map, "samples", 0), d->item_scale);
-        stage->epochs = fm_scenario_real(map, "epochs", 1);
+        stage->samples = scaled(fm_yaml_real(map, "samples", 0), d->item_scale);
+        stage->epochs = fm_yaml_real(map, "epochs", 1);
         stage->sequence =
-            d->token_scale * fm_scenario_real(map, "sequence", SEQUENCE);
+            d->token_scale * fm_yaml_real(map, "sequence", SEQUENCE);
         if (stage->samples <= 0 || stage->epochs <= 0) {
             return fail(d, "samples", "a training wants samples above 0");
         }
     }
-    if ((rc = fm_scenario_seconds(d->r, map, "seconds", &stage->seconds)) < 0 ||
-        (rc = fm_scenario_bytes(d->r, map, "gpu_memory", &memory)) < 0) {
+    if ((rc = fm_yaml_seconds(map, "seconds", &stage->seconds, &d->r->source)) <
+            0 ||
+        (rc = fm_yaml_bytes(map, "gpu_memory", &memory, &d->r->source)) < 0) {
         return rc;
     }
     stage->memory_bytes = (uint64_t)memory;
-    stage->batch_max = (uint32_t)fm_scenario_int(map, "batch_max", 0);
-    stage->gang = (uint32_t)fm_scenario_int(map, "gang", 0);
+    stage->batch_max = (uint32_t)fm_yaml_int(map, "batch_max", 0);
+    stage->gang = (uint32_t)fm_yaml_int(map, "gang", 0);
     return plan->task != TASK_SCRIPT || stage->seconds > 0
                ? FM_OK
                : fail(d, "seconds", "a script wants seconds above 0");
@@ -381,8 +379,8 @@ fm_status_t fm_scenario_read_workflows(reader_t *r, const fm_yaml_value_t *root)
             draft_t d = {
                 .r = r,
                 .template = &r->run->templates[r->run->template_count],
-                .item_scale = fm_scenario_real(workload, "item_scale", 1),
-                .token_scale = fm_scenario_real(workload, "token_scale", 1),
+                .item_scale = fm_yaml_real(workload, "item_scale", 1),
+                .token_scale = fm_yaml_real(workload, "token_scale", 1),
             };
             rc = read_workflow(&d, lists[l]->members[i].value);
             r->run->template_count += rc == FM_OK ? 1 : 0;

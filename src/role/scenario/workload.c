@@ -127,7 +127,7 @@ static fm_status_t read_arrivals(const reader_t *r, const fm_yaml_value_t *map)
     };
     const char *name = fm_yaml_str(fm_yaml_get(map, "process"));
     const char *shape = fm_yaml_str(fm_yaml_get(map, "shape"));
-    double scale = fm_scenario_real(map, "rate_scale", 1) / 60;
+    double scale = fm_yaml_real(map, "rate_scale", 1) / 60;
     fm_arrivals_t *a = &r->run->workload.arrivals;
 
     *a = (fm_arrivals_t){.process = FM_ARRIVAL_BATCHED, .seconds = RAMP_S};
@@ -137,17 +137,17 @@ static fm_status_t read_arrivals(const reader_t *r, const fm_yaml_value_t *map)
         }
     }
     bool up = a->process == FM_ARRIVAL_UP_RAMP;
-    a->count = (size_t)fm_scenario_int(map, "count", COUNT);
-    a->per_second = scale * fm_scenario_real(map, "per_minute", PER_MINUTE);
+    a->count = (size_t)fm_yaml_int(map, "count", COUNT);
+    a->per_second = scale * fm_yaml_real(map, "per_minute", PER_MINUTE);
     a->from_per_second =
-        scale * fm_scenario_real(map, "from_per_minute",
-                                 up ? TO_PER_MINUTE : FROM_PER_MINUTE);
+        scale * fm_yaml_real(map, "from_per_minute",
+                             up ? TO_PER_MINUTE : FROM_PER_MINUTE);
     a->to_per_second =
-        scale * fm_scenario_real(map, "to_per_minute",
-                                 up ? FROM_PER_MINUTE : TO_PER_MINUTE);
-    a->cycles = (unsigned)fm_scenario_int(map, "cycles", UP_CYCLES);
+        scale * fm_yaml_real(map, "to_per_minute",
+                             up ? FROM_PER_MINUTE : TO_PER_MINUTE);
+    a->cycles = (unsigned)fm_yaml_int(map, "cycles", UP_CYCLES);
     a->geometric = shape && strcmp(shape, "geometric") == 0;
-    fm_status_t rc = fm_scenario_seconds(r, map, "over", &a->seconds);
+    fm_status_t rc = fm_yaml_seconds(map, "over", &a->seconds, &r->source);
     if (rc == FM_OK && a->seconds <= 0) {
         return fm_yaml_fail_at(&r->source, fm_yaml_get(map, "over"),
                                "a ramp over no time");
@@ -171,17 +171,16 @@ static fm_status_t read_tenant(const reader_t *r, const fm_yaml_value_t *map,
     }
     *out = (tenant_t){
         .sim = {.name = name,
-                .config = {.weight = fm_scenario_real(map, "weight", 1),
+                .config = {.weight = fm_yaml_real(map, "weight", 1),
                            .devices_max =
-                               (uint32_t)fm_scenario_int(map, "devices_max", 0),
+                               (uint32_t)fm_yaml_int(map, "devices_max", 0),
                            .queued_max =
-                               (uint64_t)fm_scenario_int(map, "queued_max", 0),
-                           .dollars_max =
-                               fm_scenario_real(map, "dollars_max", 0)}},
-        .share = (uint32_t)fm_scenario_int(map, "share", 1),
-        .priority = (int32_t)fm_scenario_int(map, "priority", 0),
+                               (uint64_t)fm_yaml_int(map, "queued_max", 0),
+                           .dollars_max = fm_yaml_real(map, "dollars_max", 0)}},
+        .share = (uint32_t)fm_yaml_int(map, "share", 1),
+        .priority = (int32_t)fm_yaml_int(map, "priority", 0),
     };
-    return fm_scenario_seconds(r, map, "deadline", &out->deadline_s);
+    return fm_yaml_seconds(map, "deadline", &out->deadline_s, &r->source);
 }
 
 /* Those listed, or `users` equal ones. */
@@ -198,8 +197,7 @@ static fm_status_t read_tenants(const reader_t *r, const fm_yaml_value_t *map)
                                "users together with tenants; allowed: one of "
                                "them");
     }
-    size_t count =
-        listed ? listed : (size_t)fm_scenario_int(map, "users", USERS);
+    size_t count = listed ? listed : (size_t)fm_yaml_int(map, "users", USERS);
     if (rc < 0 ||
         !(run->tenants = fm_scenario_alloc(r, count, sizeof(*run->tenants))) ||
         !(run->sim_tenants =
@@ -247,9 +245,8 @@ static fm_status_t read_trace(const reader_t *r, const fm_yaml_value_t *map)
     }
     *t = (trace_plan_t){
         .path = path->text,
-        .options = {.limit =
-                        (size_t)fm_scenario_int(map, "limit", FM_ARRIVALS_MAX),
-                    .speed = fm_scenario_real(map, "speed", 1)},
+        .options = {.limit = (size_t)fm_yaml_int(map, "limit", FM_ARRIVALS_MAX),
+                    .speed = fm_yaml_real(map, "speed", 1)},
         .model = (uint32_t)fm_scenario_model_find(r->run,
                                                   model ? model->text : "1b"),
     };
@@ -268,8 +265,9 @@ static fm_status_t read_trace(const reader_t *r, const fm_yaml_value_t *map)
                                    "device of the catalogue", NULL, 0);
     }
     t->reference_flops = device->flops_per_s;
-    if ((rc = fm_scenario_seconds(r, map, "skip", &t->options.skip_s)) < 0 ||
-        (rc = fm_scenario_bytes(r, map, "gpu_memory", &memory)) < 0) {
+    if ((rc = fm_yaml_seconds(map, "skip", &t->options.skip_s, &r->source)) <
+            0 ||
+        (rc = fm_yaml_bytes(map, "gpu_memory", &memory, &r->source)) < 0) {
         return rc;
     }
     t->memory_bytes = (uint64_t)memory;
@@ -285,8 +283,8 @@ fm_status_t fm_scenario_read_workload(reader_t *r, const fm_yaml_value_t *root)
     workload_t *w = &r->run->workload;
     fm_status_t rc = read_tenants(r, map);
 
-    w->overlap = fm_scenario_real(map, "overlap", OVERLAP);
-    w->training_overlap = fm_scenario_real(map, "training_overlap", w->overlap);
+    w->overlap = fm_yaml_real(map, "overlap", OVERLAP);
+    w->training_overlap = fm_yaml_real(map, "training_overlap", w->overlap);
     if (rc < 0) {
         return rc;
     }

@@ -131,6 +131,16 @@ fm_status_t fm_yaml_bytes(const fm_yaml_value_t *map, const char *key,
                      source);
 }
 
+double fm_yaml_seconds_of(const fm_yaml_value_t *value)
+{
+    double seconds = value->type == FM_JSON_STRING ? parse_seconds(value->text)
+                     : value->type == FM_JSON_INT  ? (double)value->integer
+                     : value->type == FM_JSON_REAL ? value->real
+                                                   : -1;
+
+    return seconds >= 0 && seconds <= FM_YAML_SECONDS_MAX ? seconds : -1;
+}
+
 double fm_yaml_bytes_of(const char *text)
 {
     double bytes = parse_bytes(text);

@@ -34,6 +34,8 @@ FM_MUST_USE fm_status_t fm_yaml_seconds(const fm_yaml_value_t *map,
 FM_MUST_USE fm_status_t fm_yaml_bytes(const fm_yaml_value_t *map,
                                       const char *key, double *out,
                                       const fm_yaml_source_t *source);
+/** The duration that @p value is; -1 where it is none. */
+double fm_yaml_seconds_of(const fm_yaml_value_t *value);
 /** A size as text, such as "22Gi"; negative where it is none. */
 double fm_yaml_bytes_of(const char *text);
 
