@@ -247,6 +247,18 @@ static bool waits(const fm_sched_t *s, const struct batch *batch)
            s->workers[batch->wait_worker].version == batch->wait_version;
 }
 
+/* What the best idle worker would have to load and fetch first: a wait pays
+ * until it has taken as long (ski rental). */
+static double saved_s(const fm_sched_t *s, const struct batch *batch)
+{
+    uint32_t worker = batch->best.worker;
+    const struct class *class = &s->classes[s->workers[worker].class];
+
+    return fm_sched_load_s(batch, class, fm_sched_missing(s, batch, worker)) +
+           fm_sched_fetch_s(batch, class, fm_sched_near(s, batch, worker),
+                            batch->best.size);
+}
+
 /* Whether the batch would rather wait for a busy worker. */
 static bool declines(fm_sched_t *s, uint32_t slot, bool dry, struct decision *d)
 {
@@ -259,7 +271,7 @@ static bool declines(fm_sched_t *s, uint32_t slot, bool dry, struct decision *d)
     int64_t until_ns =
         batch->wait_until_ns
             ? batch->wait_until_ns
-            : later_ns(s->now_ns, s->options.patience * batch->best.busy_s);
+            : later_ns(s->now_ns, s->options.patience * saved_s(s, batch));
     double limit_s = (double)(until_ns - s->now_ns) / NS_PER_S;
     if (limit_s <= 0 ||
         !fm_sched_later_find(s, slot, batch->best.score, limit_s, &later)) {
@@ -449,7 +461,11 @@ static void choice_make(fm_sched_t *s, uint32_t slot, uint32_t pool,
     fm_sched_terms_make(s, batch, out->worker, out->size, 0, &out->terms);
     fm_sched_norms_set(norms, &out->terms);
     runner_up_find(s, slot, s->workers[out->worker].class, norms, &out->terms);
-    batch->wait_until_ns = 0;
+    /* Patience is with what waits, not with one slice: a stream of work that
+     * its holders never catch up with gets another holder. */
+    if (out->terms.load_s > 0 || out->size >= batch->ready) {
+        batch->wait_until_ns = 0;
+    }
     batch->wait_check_ns = 0;
     for (uint32_t i = 0; i < out->gang; i++) {
         fm_sched_worker_load(s, out->workers[i], batch);

@@ -26,8 +26,10 @@
  * expected free time plus the work that waits for them: all ready work that
  * wants the same model over its holders (over all workers for a model-less
  * one).  Where a busy one is worth more than the best idle one, the batch
- * waits for it, but for no longer in all than patience · T of the idle one that
- * it turned down first.
+ * waits for it, but for no longer in all than patience · (load + fetch of the
+ * idle one that it turned down): as long as the wait saves (ski rental, Karlin
+ * et al., 1988).  Patience is with what waits: it starts anew when nothing of
+ * the batch is left, or another worker has loaded for it.
  *
  * Slices: a batch key with n ready items and m idle workers is cut into 1, 2,
  * 4 … m slices (of the m that its part of all ready work entitles it to) by
@@ -185,7 +187,7 @@ typedef struct fm_sched_options {
     double age_scale_s; /**< waiting this long doubles the value; 0: 60 */
     double grain_s;     /**< a slice that runs no longer is not cut; 0: 0.05 */
     double patience;    /**< longest wait for a busy worker while one is idle,
-                             in T of the idle one; 0: 1 */
+                             in load and fetch times of that one; 0: 1 */
     /* For ablations: */
     bool no_batching;      /**< one item a batch */
     bool no_locality;      /**< as if nothing were resident or near */
