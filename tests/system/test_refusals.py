@@ -7,11 +7,10 @@ import subprocess
 
 import harness
 
-COMMANDS = ["run", "validate", "result", "lineage", "explain",
-            "explain-miss", "tenants",
+COMMANDS = ["run", "join", "validate", "result", "lineage", "explain",
+            "explain-miss", "tenants", "devices", "slurm-template", "sim",
             "cas stat", "cas ls", "cas get", "cas verify", "model import",
-            "model export", "model ls", "model show", "model rm", "devices",
-            "sim", "join", "slurm-template"]
+            "model export", "model ls", "model show", "model rm"]
 ECHO = {"taskType": "echo", "data": {"type": "list", "items": [1, 2]}}
 
 
