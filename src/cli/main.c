@@ -82,7 +82,7 @@ static bool list_commands(const char *prefix, FILE *out)
 
     for (size_t i = 0; i < FM_COUNT_OF(commands); i++) {
         if (strncmp(commands[i]->name, prefix, strlen(prefix)) == 0) {
-            (void)fprintf(out, "  %-14s %s\n", commands[i]->name,
+            (void)fprintf(out, "  %-15s %s\n", commands[i]->name,
                           commands[i]->summary);
             any = true;
         }
